@@ -1,0 +1,201 @@
+//! The one table of components: kind, type name, aliases, stability, signals, config type, constructor.
+//!
+//! Adding a component is one file, one row here, one example under `pipelines/`. The same table feeds config
+//! decoding, `tidegate components`, the JSON schema and the reference pages.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::config::{Config, Cx, Node, Schema};
+use crate::pdata::Signal;
+use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
+
+/// Which section of the file a component is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `receivers:`
+    Receiver,
+    /// `processors:`
+    Processor,
+    /// `exporters:`
+    Exporter,
+    /// `extensions:`
+    Extension,
+}
+
+impl Kind {
+    /// All kinds, in the order of the file.
+    pub const ALL: [Kind; 4] = [Kind::Receiver, Kind::Processor, Kind::Exporter, Kind::Extension];
+
+    /// `receiver`, `processor`, `exporter` or `extension`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Receiver => "receiver",
+            Kind::Processor => "processor",
+            Kind::Exporter => "exporter",
+            Kind::Extension => "extension",
+        }
+    }
+
+    /// The section of the file: `receivers`, …
+    pub const fn section(self) -> &'static str {
+        match self {
+            Kind::Receiver => "receivers",
+            Kind::Processor => "processors",
+            Kind::Exporter => "exporters",
+            Kind::Extension => "extensions",
+        }
+    }
+}
+
+/// What a user may expect of a component, in the Collector's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stability {
+    /// Keys may still change.
+    Alpha,
+    /// Keys are kept; behaviour may still improve.
+    Beta,
+    /// Kept as it is.
+    Stable,
+}
+
+impl Stability {
+    /// The word in listings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stability::Alpha => "alpha",
+            Stability::Beta => "beta",
+            Stability::Stable => "stable",
+        }
+    }
+}
+
+/// A component's config type: what the checks across components need to know of it.
+pub trait ComponentConfig: Config + Default + Any + Send + Sync {
+    /// Addresses it listens on, each with the path of its key inside the component (`protocols::grpc::endpoint`),
+    /// for the check that no two collide. TCP as `host:port`, unix sockets as `unix:/path`.
+    fn listens(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Extensions it refers to, each with the path of the key that names it (`auth::authenticator`).
+    fn extension_refs(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+/// A decoded component config whose type the table knows.
+pub trait AnyConfig: Send + Sync {
+    /// For the constructor's downcast.
+    fn as_any(&self) -> &dyn Any;
+    /// See [`ComponentConfig::listens`].
+    fn listens(&self) -> Vec<(&'static str, String)>;
+    /// See [`ComponentConfig::extension_refs`].
+    fn extension_refs(&self) -> Vec<(&'static str, String)>;
+}
+
+impl<T: ComponentConfig> AnyConfig for T {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn listens(&self) -> Vec<(&'static str, String)> {
+        ComponentConfig::listens(self)
+    }
+    fn extension_refs(&self) -> Vec<(&'static str, String)> {
+        ComponentConfig::extension_refs(self)
+    }
+}
+
+/// Why a component cannot be built from a config that decodes: one sentence for the user.
+pub type BuildError = String;
+
+/// A component's constructor. It opens nothing: `validate` runs it too.
+#[derive(Clone, Copy)]
+pub enum Build {
+    /// One instance an id, for all signals.
+    Receiver(fn(&dyn AnyConfig, &BuildContext) -> Result<Box<dyn Receiver>, BuildError>),
+    /// One instance a pipeline.
+    Processor(fn(&dyn AnyConfig, Signal, &BuildContext) -> Result<Stage, BuildError>),
+    /// One instance an id and signal.
+    Exporter(fn(&dyn AnyConfig, Signal, &BuildContext) -> Result<Arc<dyn Exporter>, BuildError>),
+    /// One instance an id.
+    Extension(fn(&dyn AnyConfig, &BuildContext) -> Result<Arc<dyn Extension>, BuildError>),
+}
+
+/// One row of the table.
+pub struct Component {
+    /// Which section it is written in.
+    pub kind: Kind,
+    /// The type name.
+    pub name: &'static str,
+    /// Older names of the same type; using one is a warning.
+    pub aliases: &'static [&'static str],
+    /// What a user may expect.
+    pub stability: Stability,
+    /// The signals it supports; empty for extensions.
+    pub signals: &'static [Signal],
+    /// One sentence for listings and the reference.
+    pub about: &'static str,
+    /// Describes its config.
+    pub schema: fn() -> Schema,
+    /// Decodes its config over the defaults.
+    pub decode: fn(&Node, &mut Cx) -> Box<dyn AnyConfig>,
+    /// Builds it.
+    pub build: Build,
+}
+
+/// One row: `row!(Receiver, "otlp", aliases [], Beta, ALL, "about", OtlpConfig, otlp::build)`. The constructor
+/// takes `&OtlpConfig` first, then what its kind's constructors take.
+#[allow(unused_macros, reason = "the table starts empty")]
+macro_rules! row {
+    ($kind:ident, $name:literal, aliases $aliases:expr, $stability:ident, $signals:expr, $about:literal,
+     $config:ty, $build:expr) => {
+        Component {
+            kind: Kind::$kind,
+            name: $name,
+            aliases: &$aliases,
+            stability: Stability::$stability,
+            signals: $signals,
+            about: $about,
+            schema: <$config as Config>::schema,
+            decode: |node, cx| {
+                let mut config = <$config>::default();
+                config.decode_into(node, cx);
+                Box::new(config)
+            },
+            build: row!(@build $kind $config, $build),
+        }
+    };
+    (@build Receiver $config:ty, $build:expr) => {
+        Build::Receiver(|config, cx| { let build: fn(&$config, &BuildContext) -> _ = $build; build(typed(config)?, cx) })
+    };
+    (@build Extension $config:ty, $build:expr) => {
+        Build::Extension(|config, cx| { let build: fn(&$config, &BuildContext) -> _ = $build; build(typed(config)?, cx) })
+    };
+    (@build Processor $config:ty, $build:expr) => {
+        Build::Processor(|config, signal, cx| {
+            let build: fn(&$config, Signal, &BuildContext) -> _ = $build;
+            build(typed(config)?, signal, cx)
+        })
+    };
+    (@build Exporter $config:ty, $build:expr) => {
+        Build::Exporter(|config, signal, cx| {
+            let build: fn(&$config, Signal, &BuildContext) -> _ = $build;
+            build(typed(config)?, signal, cx)
+        })
+    };
+}
+
+/// Every component there is.
+pub static COMPONENTS: &[Component] = &[];
+
+/// The row for a type name or alias.
+pub fn find(kind: Kind, type_name: &str) -> Option<&'static Component> {
+    COMPONENTS.iter().find(|c| c.kind == kind && (c.name == type_name || c.aliases.contains(&type_name)))
+}
+
+/// The config as the type the row was written for.
+#[allow(dead_code, reason = "the table starts empty")]
+fn typed<T: 'static>(config: &dyn AnyConfig) -> Result<&T, BuildError> {
+    config.as_any().downcast_ref().ok_or_else(|| "the config has another component's type".to_owned())
+}

@@ -1,0 +1,13 @@
+//! What the user wrote: where it stands, what it means, what is wrong with it.
+//!
+//! A file becomes a tree of [`Node`]s that know their positions. Config types decode themselves from nodes
+//! through [`Config`], usually written by [`config!`](crate::config), collecting every mistake in a [`Cx`]
+//! instead of stopping at the first. The same types describe themselves for the schema and the reference.
+
+mod decode;
+mod node;
+pub mod types;
+
+pub use decode::{Config, Cx, Diag, Schema, SchemaField, SchemaKind, Severity};
+pub use decode::{ConfigStruct, decode_struct, decode_word, key_name, nearest, text_of, unknown_key};
+pub use node::{Key, Node, Pos, Value};

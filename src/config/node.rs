@@ -1,0 +1,97 @@
+//! A YAML document as a tree that knows where everything stands.
+
+/// A place in a source: which one, line and column from 1, column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Pos {
+    /// Index into the sources of the load.
+    pub source: u16,
+    /// Line, from 1; 0 for values without a place (defaults, `--set`).
+    pub line: u32,
+    /// Column, from 1.
+    pub col: u32,
+}
+
+/// A value and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where the value starts.
+    pub pos: Pos,
+    /// The value.
+    pub value: Value,
+    /// The scalar's original text where it came from a whole-value `${…}` expansion: a string field takes
+    /// this (`0123` stays `0123`), any other field the typed value.
+    pub expanded: Option<String>,
+}
+
+/// A mapping's key and its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where the key starts.
+    pub pos: Pos,
+    /// The key.
+    pub text: String,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `null`, `~` or nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// An integer above `i64::MAX`.
+    UInt(u64),
+    /// A number with a fraction or an exponent.
+    Float(f64),
+    /// A string.
+    Str(String),
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping, in the order of the file, keys unique.
+    Map(Vec<(Key, Node)>),
+}
+
+impl Node {
+    /// A node without an expansion.
+    pub fn new(pos: Pos, value: Value) -> Self {
+        Node { pos, value, expanded: None }
+    }
+
+    /// The value under `key`, if this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entry(key).map(|(_, v)| v)
+    }
+
+    /// Key and value under `key`, if this is a mapping that has it.
+    pub fn entry(&self, key: &str) -> Option<&(Key, Node)> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|(k, _)| k.text == key),
+            _ => None,
+        }
+    }
+
+    /// Where `key` stands, or where the mapping starts if it has no such key.
+    pub fn pos_of(&self, key: &str) -> Pos {
+        self.get(key).map_or(self.pos, |v| v.pos)
+    }
+
+    /// Whether this is `null`.
+    pub fn is_null(&self) -> bool {
+        self.value == Value::Null
+    }
+
+    /// What the value is, in a user's words.
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Int(_) | Value::UInt(_) => "an integer",
+            Value::Float(_) => "a number",
+            Value::Str(_) => "a string",
+            Value::Seq(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Helpers off the data path: health checks and authenticators.

@@ -1,0 +1,28 @@
+//! Tidegate: a telemetry agent that keeps telemetry as bytes.
+//!
+//! ```text
+//!  receivers ──► processors ──► exporters            (a Collector's YAML wires them)
+//!      │  admit by bytes   one pass over bytes   queue, retry, send
+//!      └──────────────── the verdict travels back ────────┘
+//! ```
+//!
+//! # Layout
+//!
+//! * [`pdata`]: telemetry in flight, as bytes; the only place that knows protobuf.
+//! * [`config`]: what the user wrote, where it stands, and what is wrong with it.
+//! * [`pipeline`]: how components are wired, acknowledged, bounded and kept alive.
+//! * [`receivers`], [`processors`], [`exporters`], [`extensions`]: the components.
+//! * [`components`]: the one table that lists them.
+//! * [`net`]: what servers and clients share: TLS, compression, authentication, metadata.
+//! * [`telemetry`]: what the agent says about itself.
+
+pub mod components;
+pub mod config;
+pub mod exporters;
+pub mod extensions;
+pub mod net;
+pub mod pdata;
+pub mod pipeline;
+pub mod processors;
+pub mod receivers;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The `tidegate` program: arguments to [`tidegate`] and back to an exit code.
+
+fn main() {}

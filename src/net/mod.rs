@@ -1,0 +1,3 @@
+//! What servers and clients share: authentication, compression, TLS.
+
+pub mod auth;

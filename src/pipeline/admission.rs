@@ -1,0 +1,121 @@
+//! The byte ledger: memory is reserved before a body is read or inflated, and returned with the last clone of
+//! the batch it became. One atomic per reservation, none per item.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The process-wide account of bytes in flight.
+#[derive(Debug)]
+pub struct Ledger {
+    used: AtomicUsize,
+    budget: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Ledger {
+    /// A ledger of `budget` bytes.
+    pub fn new(budget: usize) -> Arc<Self> {
+        Arc::new(Ledger {
+            used: AtomicUsize::new(0),
+            budget: AtomicUsize::new(budget),
+            peak: AtomicUsize::new(0),
+        })
+    }
+
+    /// Bytes reserved now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The budget in bytes.
+    pub fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    /// The most that was ever reserved at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Changes the budget. What is already reserved stays reserved.
+    pub fn set_budget(&self, bytes: usize) {
+        self.budget.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Reserves `bytes`, or nothing when the budget does not allow it.
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
+        self.take(bytes).then(|| Lease { ledger: self.clone(), bytes: AtomicUsize::new(bytes) })
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let budget = self.budget();
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|&total| total <= budget)
+        });
+        if let Ok(before) = taken {
+            self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+        }
+        taken.is_ok()
+    }
+}
+
+/// A reservation in the ledger, returned when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    ledger: Arc<Ledger>,
+    bytes: AtomicUsize,
+}
+
+impl Lease {
+    /// Bytes reserved by this lease.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Reserves `more` bytes; `false`, and nothing changed, when the budget does not allow it.
+    pub fn grow(&self, more: usize) -> bool {
+        let ok = self.ledger.take(more);
+        if ok {
+            self.bytes.fetch_add(more, Ordering::Relaxed);
+        }
+        ok
+    }
+
+    /// Sets the reservation to what is really held, past the budget if need be: for bytes that exist already.
+    pub fn settle(&self, bytes: usize) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        if bytes >= before {
+            let used = self.ledger.used.fetch_add(bytes - before, Ordering::AcqRel);
+            self.ledger.peak.fetch_max(used + (bytes - before), Ordering::Relaxed);
+        } else {
+            self.ledger.used.fetch_sub(before - bytes, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.ledger.used.fetch_sub(self.bytes(), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_holds_and_everything_is_returned() {
+        let ledger = Ledger::new(100);
+        let a = ledger.reserve(60).unwrap();
+        assert!(ledger.reserve(41).is_none());
+        assert!(!a.grow(41));
+        assert!(a.grow(40));
+        assert_eq!((ledger.used(), ledger.peak()), (100, 100));
+        a.settle(10);
+        let b = ledger.reserve(90).unwrap();
+        b.settle(120);
+        assert_eq!((ledger.used(), ledger.peak()), (130, 130));
+        drop((a, b));
+        assert_eq!(ledger.used(), 0);
+    }
+}

@@ -1,0 +1,10 @@
+//! How components are wired, acknowledged, bounded and kept alive.
+
+mod ack;
+mod admission;
+pub mod runtime;
+mod traits;
+
+pub use ack::{Ack, Acks, Verdict, ack};
+pub use admission::{Lease, Ledger};
+pub use traits::*;

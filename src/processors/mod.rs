@@ -1,0 +1,3 @@
+//! What happens to telemetry on its way. One file or folder a processor, named like its type in the config.
+
+pub mod edit;

@@ -1,0 +1,1 @@
+//! Where telemetry comes in. One file or folder a receiver, named like its type in the config.
