@@ -2,9 +2,13 @@
 
 mod ack;
 mod admission;
+pub mod allocator;
+pub mod memory;
 pub mod runtime;
+pub mod stages;
 mod traits;
 
 pub use ack::{Ack, Acks, Verdict, ack};
 pub use admission::{Lease, Ledger};
+pub use memory::Limits;
 pub use traits::*;
