@@ -36,6 +36,8 @@ pub struct Diag {
 pub struct Cx {
     /// Everything found so far.
     pub diags: Vec<Diag>,
+    /// The paths of values that must not be shown.
+    pub secrets: Vec<String>,
     path: Vec<String>,
 }
 
@@ -65,7 +67,17 @@ impl Cx {
 
     /// Reports a finding at `pos` under the current path.
     pub fn report(&mut self, severity: Severity, pos: Pos, message: String, hint: Option<String>) {
-        self.diags.push(Diag { severity, pos, path: self.path.join("::"), message, hint });
+        self.diags.push(Diag { severity, pos, path: self.path(), message, hint });
+    }
+
+    /// Remembers that the value at the current path is a secret: `print-config` shows `[REDACTED]` for it.
+    pub fn secret(&mut self) {
+        self.secrets.push(self.path());
+    }
+
+    /// The current path, such as `exporters::otlp::endpoint`.
+    pub fn path(&self) -> String {
+        self.path.join("::")
     }
 
     /// Reports that `node` is not what was expected.

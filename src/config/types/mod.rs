@@ -6,6 +6,14 @@ use std::time::Duration;
 use super::decode::{Config, Cx, Schema, text_of};
 use super::node::{Node, Value};
 
+mod endpoint;
+mod headers;
+mod text;
+
+pub use endpoint::{Endpoint, GrpcEndpoint, HttpUrl, Target};
+pub use headers::Headers;
+pub use text::{ByteSize, ExtensionId, Regex, check_id, type_of};
+
 /// Text that never shows: tokens, passwords, header values. Prints as `[REDACTED]` everywhere.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -34,6 +42,7 @@ impl Config for Secret {
         if let Some(text) = text_of(node, cx) {
             self.0 = text.to_owned();
         }
+        cx.secret();
     }
 
     fn schema() -> Schema {
