@@ -8,6 +8,7 @@ mod check;
 mod count;
 pub mod fields;
 pub mod rope;
+pub mod split;
 #[cfg(test)]
 pub mod testgen;
 pub mod wire;
