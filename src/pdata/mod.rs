@@ -4,13 +4,17 @@
 //! ranges. Nothing here decodes into owned structs: views are cursors on the stack, edits are splices.
 
 mod batch;
+mod check;
+mod count;
+pub mod fields;
 pub mod rope;
+pub mod split;
+#[cfg(test)]
+pub mod testgen;
 pub mod wire;
 
 pub use batch::{Batch, ClientInfo, Signal};
-pub use rope::Rope;
-
-/// Splits by items; see the split module.
-pub fn split_items(_signal: Signal, rope: Rope, items: usize, _max: usize) -> Vec<(Rope, usize)> {
-    vec![(rope, items)]
-}
+pub use check::check;
+pub use count::count;
+pub use rope::{Rope, RopeBuilder};
+pub use split::{halve, split_bytes, split_items};
