@@ -29,6 +29,8 @@ pub struct Diag {
     pub message: String,
     /// What to write instead, such as `did you mean "endpoint"?`.
     pub hint: Option<String>,
+    /// Another place it has to do with, and how: `first written`.
+    pub related: Option<(&'static str, Pos)>,
 }
 
 /// Carries the findings and the current path through a decode.
@@ -50,6 +52,24 @@ impl Cx {
         out
     }
 
+    /// Appends to the path, for loops that cannot use a closure; [`Cx::pop`] takes it off again.
+    pub(super) fn push(&mut self, segment: &str) {
+        self.path.push(segment.to_owned());
+    }
+
+    /// Takes off what [`Cx::push`] appended.
+    pub(super) fn pop(&mut self) {
+        self.path.pop();
+    }
+
+    /// Reports an error at `pos` that has to do with another place.
+    pub(super) fn twice(&mut self, pos: Pos, message: String, first: Pos) {
+        self.report(Severity::Error, pos, message, None);
+        if let Some(diag) = self.diags.last_mut() {
+            diag.related = Some(("first written", first));
+        }
+    }
+
     /// Reports an error at `pos`.
     pub fn error(&mut self, pos: Pos, message: impl Into<String>) {
         self.report(Severity::Error, pos, message.into(), None);
@@ -67,7 +87,7 @@ impl Cx {
 
     /// Reports a finding at `pos` under the current path.
     pub fn report(&mut self, severity: Severity, pos: Pos, message: String, hint: Option<String>) {
-        self.diags.push(Diag { severity, pos, path: self.path(), message, hint });
+        self.diags.push(Diag { severity, pos, path: self.path(), message, hint, related: None });
     }
 
     /// Remembers that the value at the current path is a secret: `print-config` shows `[REDACTED]` for it.

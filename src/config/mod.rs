@@ -6,7 +6,9 @@
 
 mod decode;
 mod node;
+mod scalar;
 pub mod types;
+mod yaml;
 
 pub use decode::{Config, Cx, Diag, Schema, SchemaField, SchemaKind, Severity};
 pub use decode::{ConfigStruct, decode_struct, decode_word, key_name, nearest, text_of, unknown_key};
