@@ -148,6 +148,10 @@ pub enum SchemaKind {
     Optional(Box<Schema>),
     /// Any YAML.
     Any,
+    /// One boolean and no other.
+    Fixed(bool),
+    /// Cannot be written; left out of schema and reference.
+    Unsupported,
 }
 
 /// One key of a struct.
@@ -344,7 +348,9 @@ pub fn decode_struct<T: ConfigStruct>(target: &mut T, node: &Node, cx: &mut Cx) 
             for (key, value) in entries {
                 let known = cx.within(&key.text, |cx| target.decode_key(&key.text, value, cx));
                 if !known {
-                    let keys: Vec<&str> = target.fields().iter().map(|f| f.key).collect();
+                    let fields = target.fields();
+                    let supported = fields.iter().filter(|f| f.schema.kind != SchemaKind::Unsupported);
+                    let keys: Vec<&str> = supported.map(|f| f.key).collect();
                     cx.within(&key.text, |cx| unknown_key(key.pos, &key.text, &keys, cx));
                 }
             }
@@ -535,6 +541,20 @@ impl Config for Duration {
 
     fn to_json(&self) -> serde_json::Value {
         serde_json::Value::from(super::types::format_duration(*self))
+    }
+}
+
+impl Config for serde_json::Value {
+    fn decode_into(&mut self, node: &Node, _: &mut Cx) {
+        *self = node.to_json();
+    }
+
+    fn schema() -> Schema {
+        Schema { name: "any", kind: SchemaKind::Any }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        self.clone()
     }
 }
 
