@@ -7,10 +7,12 @@ use super::decode::{Config, Cx, Schema, text_of};
 use super::node::{Node, Value};
 
 mod endpoint;
+mod fixed;
 mod headers;
 mod text;
 
 pub use endpoint::{Endpoint, GrpcEndpoint, HttpUrl, Target};
+pub use fixed::{Fixed, Unsupported};
 pub use headers::Headers;
 pub use text::{ByteSize, ExtensionId, Regex, check_id, type_of};
 
