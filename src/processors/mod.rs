@@ -1,3 +1,6 @@
 //! What happens to telemetry on its way. One file or folder a processor, named like its type in the config.
 
+pub mod attributes;
 pub mod edit;
+pub mod matching;
+pub mod resource;
