@@ -10,6 +10,8 @@ use crate::config::{Config, Cx, Node, Schema};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::{batch, memory_limiter};
+use crate::processors::attributes::{self, AttributesProcessorConfig};
+use crate::processors::resource::{self, ResourceProcessorConfig};
 
 /// Which section of the file a component is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +196,26 @@ pub static COMPONENTS: &[Component] = &[
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         memory_limiter::MemoryLimiterConfig, memory_limiter::build),
+    row!(
+        Processor,
+        "attributes",
+        aliases [],
+        Beta,
+        &Signal::ALL,
+        "Changes attributes of spans, log records and data points.",
+        AttributesProcessorConfig,
+        attributes::build
+    ),
+    row!(
+        Processor,
+        "resource",
+        aliases [],
+        Beta,
+        &Signal::ALL,
+        "Changes attributes of the resource that telemetry comes from.",
+        ResourceProcessorConfig,
+        resource::build
+    ),
 ];
 
 /// The row for a type name or alias.

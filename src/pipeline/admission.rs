@@ -111,6 +111,13 @@ impl Lease {
         ok
     }
 
+    /// A reservation of its own in the same ledger, past the budget if need be: for bytes that exist already.
+    pub fn alongside(&self, bytes: usize) -> Lease {
+        let lease = Lease { ledger: self.ledger.clone(), bytes: AtomicUsize::new(0) };
+        lease.settle(bytes);
+        lease
+    }
+
     /// Sets the reservation to what is really held, past the budget if need be: for bytes that exist already.
     pub fn settle(&self, bytes: usize) {
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
@@ -145,7 +152,9 @@ mod tests {
         let b = ledger.reserve(90).unwrap();
         b.settle(120);
         assert_eq!((ledger.used(), ledger.peak()), (130, 130));
-        drop((a, b));
+        let c = b.alongside(7);
+        assert_eq!((c.bytes(), ledger.used()), (7, 137));
+        drop((a, b, c));
         assert_eq!(ledger.used(), 0);
     }
 }

@@ -3,3 +3,7 @@
 pub mod batch;
 pub mod edit;
 pub mod memory_limiter;
+pub mod attributes;
+pub mod edit;
+pub mod matching;
+pub mod resource;
