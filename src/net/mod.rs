@@ -1,3 +1,5 @@
 //! What servers and clients share: authentication, compression, TLS.
 
 pub mod auth;
+pub mod compress;
+pub mod tls;
