@@ -7,6 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
+use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 
@@ -146,7 +147,6 @@ pub struct Component {
 
 /// One row: `row!(Receiver, "otlp", aliases [], Beta, ALL, "about", OtlpConfig, otlp::build)`. The constructor
 /// takes `&OtlpConfig` first, then what its kind's constructors take.
-#[allow(unused_macros, reason = "the table starts empty")]
 macro_rules! row {
     ($kind:ident, $name:literal, aliases $aliases:expr, $stability:ident, $signals:expr, $about:literal,
      $config:ty, $build:expr) => {
@@ -187,7 +187,18 @@ macro_rules! row {
 }
 
 /// Every component there is.
-pub static COMPONENTS: &[Component] = &[];
+pub static COMPONENTS: &[Component] = &[
+    row!(
+        Exporter,
+        "otlp_grpc",
+        aliases ["otlp"],
+        Beta,
+        &Signal::ALL,
+        "Sends OTLP over gRPC.",
+        OtlpGrpcConfig,
+        otlp_grpc::build
+    ),
+];
 
 /// The row for a type name or alias.
 pub fn find(kind: Kind, type_name: &str) -> Option<&'static Component> {
@@ -195,7 +206,6 @@ pub fn find(kind: Kind, type_name: &str) -> Option<&'static Component> {
 }
 
 /// The config as the type the row was written for.
-#[allow(dead_code, reason = "the table starts empty")]
 fn typed<T: 'static>(config: &dyn AnyConfig) -> Result<&T, BuildError> {
     config.as_any().downcast_ref().ok_or_else(|| "the config has another component's type".to_owned())
 }
