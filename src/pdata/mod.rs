@@ -4,8 +4,16 @@
 //! ranges. Nothing here decodes into owned structs: views are cursors on the stack, edits are splices.
 
 mod batch;
+mod check;
+mod count;
+pub mod fields;
 pub mod rope;
+pub mod split;
+#[cfg(test)]
+pub mod testgen;
 pub mod wire;
 
 pub use batch::{Batch, ClientInfo, Signal};
-pub use rope::Rope;
+pub use check::check;
+pub use count::count;
+pub use rope::{Rope, RopeBuilder};
