@@ -7,6 +7,7 @@ mod batch;
 mod check;
 mod count;
 pub mod fields;
+pub mod json;
 pub mod rope;
 pub mod split;
 #[cfg(test)]
