@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::Ledger;
 use super::runtime::Supervisor;
+use super::{Ledger, Readiness};
 use crate::net::auth::{ClientAuth, ServerAuth};
 use crate::pdata::{Batch, Signal};
 use crate::telemetry::Metrics;
@@ -37,6 +37,8 @@ pub struct RunContext {
     pub metrics: Arc<Metrics>,
     /// Started extensions by id, for authenticators.
     pub extensions: Arc<HashMap<String, Arc<dyn Extension>>>,
+    /// Where the agent is between start and stop, for health checks.
+    pub readiness: Readiness,
 }
 
 impl RunContext {
