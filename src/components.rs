@@ -7,6 +7,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
+use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::{batch, memory_limiter};
@@ -215,6 +216,15 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of the resource that telemetry comes from.",
         ResourceProcessorConfig,
         resource::build
+    row!(
+        Exporter,
+        "otlp_grpc",
+        aliases ["otlp"],
+        Beta,
+        &Signal::ALL,
+        "Sends OTLP over gRPC.",
+        OtlpGrpcConfig,
+        otlp_grpc::build
     ),
 ];
 

@@ -48,7 +48,7 @@ impl Verdict {
     }
 
     /// The worse of two verdicts; of two retries the longer delay.
-    fn worst(self, other: Verdict) -> Verdict {
+    pub fn worst(self, other: Verdict) -> Verdict {
         match (&self, &other) {
             (Verdict::Retry { after: a, .. }, Verdict::Retry { after: b, .. }) if b > a => other,
             _ if other.rank() > self.rank() => other,

@@ -84,6 +84,11 @@ impl<T> Optional<T> {
     pub fn get(&self) -> Option<&T> {
         self.on.then_some(&self.value)
     }
+
+    /// The block, if it is on, to settle defaults that depend on other keys.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.on.then_some(&mut self.value)
+    }
 }
 
 impl<T: super::ConfigStruct> Config for Optional<T> {
