@@ -253,7 +253,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             let conn = &this.conn;
             let now = conn.now();
             conn.heard.store(now, Ordering::Relaxed);
-            if conn.head_since.load(Ordering::Relaxed) == u64::MAX && conn.active.load(Ordering::Acquire) == 0 {
+            if conn.head_since.load(Ordering::Relaxed) == u64::MAX && conn.active.load(Ordering::Acquire) == 0
+            {
                 conn.head_since.store(now, Ordering::Relaxed);
             }
             if let Some(frames) = &mut this.frames {
