@@ -1,2 +1,9 @@
 //! Where telemetry goes. One file or folder an exporter, named like its type in the config; queue, retry and
 //! pacing are written once, in `delivery`.
+
+pub mod debug;
+pub mod file;
+pub mod nop;
+mod own_thread;
+#[cfg(test)]
+mod testing;
