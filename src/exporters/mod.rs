@@ -3,3 +3,9 @@
 
 pub mod delivery;
 pub mod otlp_grpc;
+pub mod debug;
+pub mod file;
+pub mod nop;
+mod own_thread;
+#[cfg(test)]
+mod testing;
