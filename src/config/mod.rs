@@ -18,7 +18,9 @@ pub mod types;
 mod yaml;
 
 pub use decode::{Config, Cx, Diag, Schema, SchemaField, SchemaKind, Severity};
-pub use decode::{ConfigStruct, decode_struct, decode_word, key_name, nearest, text_of, unknown_key};
+pub use decode::{
+    ConfigStruct, decode_and_validate, decode_struct, decode_word, key_name, nearest, text_of, unknown_key,
+};
 pub use node::{Key, Node, Pos, Value};
 pub use print::Printing;
 pub use render::{render, summary, to_json};
