@@ -9,6 +9,7 @@ mod decode;
 mod expand;
 mod node;
 mod print;
+mod reference;
 mod render;
 mod root;
 mod scalar;
@@ -23,6 +24,7 @@ pub use decode::{
 };
 pub use node::{Key, Node, Pos, Value};
 pub use print::Printing;
+pub use reference::{json_schema, pages as reference_pages};
 pub use render::{render, summary, to_json};
 pub use root::{ComponentPlan, LoadOptions, Loaded, PipelinePlan, Plan, load, parse_bytes};
 pub use sources::{Source, SourceText, merge};
