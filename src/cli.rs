@@ -6,12 +6,17 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde_json::{Value as Json, json};
 
 use crate::components::{COMPONENTS, Kind};
+use crate::config::types::parse_duration;
 use crate::config::{self, LoadOptions, Loaded, Node, Printing, Source};
+use crate::pipeline::Ledger;
+use crate::service::{self, RunOptions};
+use crate::telemetry::Metrics;
 
 /// Everything went well.
 pub const OK: u8 = 0;
@@ -32,14 +37,19 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// Reads the config as it is now.
+    /// Reads the config as it is now. A config that decodes is also built, which opens nothing, so that what only
+    /// constructors can see is found as well.
     pub fn load(&self) -> Loaded {
-        config::load(&self.sources, LoadOptions { strict: self.strict, ..LoadOptions::default() })
+        let options = LoadOptions { strict: self.strict, ..LoadOptions::default() };
+        let mut loaded = config::load(&self.sources, options);
+        let plan = loaded.plan.as_ref();
+        let built = plan.map(|plan| service::build(plan, &Metrics::new(), &Ledger::new(usize::MAX)));
+        if let Some(Err(errors)) = built {
+            loaded.fail(errors.into_iter().map(|e| (e.pos, e.path, e.message)));
+        }
+        loaded
     }
 }
-
-/// Runs the agent with a config that has a plan, until it is told to stop.
-pub type Run = fn(Loaded, Invocation) -> ExitCode;
 
 #[derive(Parser)]
 #[command(
@@ -74,6 +84,9 @@ struct SourceArgs {
     /// Accepted for the Collector's sake; there are no feature gates
     #[arg(long, value_name = "IDS", global = true, value_delimiter = ',')]
     feature_gates: Vec<String>,
+    /// How long stopping may take, such as 25s
+    #[arg(long, value_name = "DURATION", global = true, default_value = "25s", value_parser = parse_duration)]
+    shutdown_timeout: Duration,
 }
 
 #[derive(Subcommand)]
@@ -134,8 +147,8 @@ enum Format {
     Json,
 }
 
-/// Does what the arguments say. `run` starts the agent.
-pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>, run: Run) -> ExitCode {
+/// Does what the arguments say.
+pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
     if args.len() <= 1 {
         err(&Cli::command().render_help().to_string());
@@ -149,7 +162,7 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>, run: Run) -> Exi
             return ExitCode::from(if why.use_stderr() { USAGE } else { OK });
         }
     };
-    match act(cli, run) {
+    match act(cli) {
         Ok(code) => code,
         Err(why) => {
             err(&format!("error: {why}\n"));
@@ -159,7 +172,7 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>, run: Run) -> Exi
 }
 
 /// The error is about the arguments.
-fn act(cli: Cli, run: Run) -> Result<ExitCode, String> {
+fn act(cli: Cli) -> Result<ExitCode, String> {
     let output = cli.sources.output;
     if let Some(gate) = cli.sources.feature_gates.first() {
         let id = gate.trim_start_matches(['+', '-']);
@@ -167,10 +180,10 @@ fn act(cli: Cli, run: Run) -> Result<ExitCode, String> {
     }
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => {
-            let invocation = invocation(&cli.sources)?;
-            let loaded = invocation.load();
+            let loaded = invocation(&cli.sources)?.load();
             report(&loaded, output);
-            Ok(if loaded.is_ok() { run(loaded, invocation) } else { ExitCode::from(CONFIG) })
+            let options = RunOptions { shutdown_timeout: cli.sources.shutdown_timeout };
+            Ok(loaded.plan.as_ref().map_or(ExitCode::from(CONFIG), |plan| service::run(plan, &options)))
         }
         Command::Validate => {
             let loaded = invocation(&cli.sources)?.load();

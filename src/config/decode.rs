@@ -193,8 +193,9 @@ pub trait ConfigStruct: Config {
     /// The struct's keys, flattened ones included; defaults are taken from `self`.
     fn fields(&self) -> Vec<SchemaField>;
 
-    /// Runs the checks of flattened structs and its own on the decoded value.
-    fn validate_all(&self, node: &Node, cx: &mut Cx);
+    /// Runs the checks of flattened structs and its own on the decoded value; they may settle what depends on
+    /// several keys.
+    fn validate_all(&mut self, node: &Node, cx: &mut Cx);
 }
 
 /// Declares a config struct: fields with docs and defaults in one place, decoding, schema and defaults derived.
@@ -266,8 +267,8 @@ macro_rules! config {
             }
 
             #[allow(unused_variables, reason = "not every struct has checks")]
-            fn validate_all(&self, node: &$crate::config::Node, cx: &mut $crate::config::Cx) {
-                $( $( $crate::config::ConfigStruct::validate_all(&self.$flat, node, cx); )* )?
+            fn validate_all(&mut self, node: &$crate::config::Node, cx: &mut $crate::config::Cx) {
+                $( $( $crate::config::ConfigStruct::validate_all(&mut self.$flat, node, cx); )* )?
                 $( $validate(self, node, cx); )?
             }
         }

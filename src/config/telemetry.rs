@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tracing_subscriber::filter::LevelFilter;
-
 use super::types::{Fixed, Optional, Unsupported};
 use super::{Config, Cx, Node, Schema, SchemaKind, Value, unknown_key};
-use crate::telemetry::logs::{LogSettings, Sampling};
 
 crate::config! {
     /// The agent's own logs and metrics.
@@ -60,8 +57,8 @@ crate::config! {
         pub output_paths: Vec<String> = vec!["stderr".to_owned()],
         /// Fields added to every line.
         pub initial_fields: BTreeMap<String, serde_json::Value> = BTreeMap::new(),
-        /// Leaves out where in the source a line comes from.
-        pub disable_caller: bool = false,
+        /// Only `true` can be written: lines never name the place in the source.
+        pub disable_caller: Fixed<true> = Fixed,
         /// Only `true` can be written: lines never carry a stack trace.
         pub disable_stacktrace: Fixed<true> = Fixed,
         /// Only `false` can be written.
@@ -77,33 +74,6 @@ crate::config! {
 }
 
 impl LogsConfig {
-    /// What the log is started with.
-    pub fn settings(&self) -> LogSettings {
-        LogSettings {
-            level: match self.level {
-                LogLevel::Debug => LevelFilter::DEBUG,
-                LogLevel::Info => LevelFilter::INFO,
-                LogLevel::Warn => LevelFilter::WARN,
-                LogLevel::Error => LevelFilter::ERROR,
-            },
-            json: self.encoding == LogEncoding::Json,
-            sampling: self.sampling.get().map(|s| Sampling {
-                tick: s.tick,
-                initial: s.initial.into(),
-                thereafter: s.thereafter.into(),
-            }),
-            output_paths: self.output_paths.clone(),
-            initial_fields: self
-                .initial_fields
-                .iter()
-                .map(|(name, value)| {
-                    (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
-                })
-                .collect(),
-            disable_caller: self.disable_caller,
-        }
-    }
-
     fn check(&self, node: &Node, cx: &mut Cx) {
         if self.output_paths.is_empty() || self.output_paths.iter().any(String::is_empty) {
             cx.within("output_paths", |cx| {
