@@ -21,9 +21,10 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use address::{Endpoint, Transport};
+pub use address::Transport;
 pub use stream::{RawStream, Stream, secure};
 
+use crate::config::types::Endpoint;
 use crate::telemetry::Counter;
 
 /// How a listener treats its socket and its connections.
@@ -99,18 +100,22 @@ impl Listener {
     ///
     /// # Errors
     /// What the resolver or the kernel says, with the address in the message.
-    pub async fn bind(endpoint: &Endpoint) -> io::Result<Listener> {
-        Listener::bind_with(endpoint, ListenOptions::default()).await
+    pub async fn bind(endpoint: &Endpoint, transport: Transport) -> io::Result<Listener> {
+        Listener::bind_with(endpoint, transport, ListenOptions::default()).await
     }
 
     /// Opens `endpoint`; see [`Listener::bind`].
     ///
     /// # Errors
     /// As [`Listener::bind`].
-    pub async fn bind_with(endpoint: &Endpoint, options: ListenOptions) -> io::Result<Listener> {
-        let bound = match endpoint {
-            Endpoint::Unix(path) => bind_unix(path, options.unix_mode),
-            Endpoint::Tcp { .. } => match address::resolve(endpoint).await {
+    pub async fn bind_with(
+        endpoint: &Endpoint,
+        transport: Transport,
+        options: ListenOptions,
+    ) -> io::Result<Listener> {
+        let bound = match endpoint.unix_path() {
+            Some(path) => bind_unix(path, options.unix_mode),
+            None => match address::resolve(endpoint, transport).await {
                 Ok(candidates) => bind_tcp(&candidates),
                 Err(error) => Err(error),
             },

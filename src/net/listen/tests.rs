@@ -5,12 +5,12 @@ use super::*;
 use crate::telemetry::Metrics;
 
 fn endpoint(text: &str) -> Endpoint {
-    Endpoint::parse(Transport::Tcp, text).unwrap()
+    Endpoint::parse(text).unwrap()
 }
 
 #[tokio::test]
 async fn tcp_streams_carry_bytes_and_know_their_peer() {
-    let listener = Listener::bind(&endpoint("127.0.0.1:0")).await.unwrap();
+    let listener = Listener::bind(&endpoint("127.0.0.1:0"), Transport::Tcp).await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (raw, peer) = listener.accept().await.unwrap();
     assert_eq!(peer, client.local_addr().ok());
@@ -27,7 +27,7 @@ async fn tcp_streams_carry_bytes_and_know_their_peer() {
 
 #[tokio::test]
 async fn accepted_connections_inherit_the_options() {
-    let listener = Listener::bind(&endpoint("127.0.0.1:0")).await.unwrap();
+    let listener = Listener::bind(&endpoint("127.0.0.1:0"), Transport::Tcp).await.unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (raw, _) = listener.accept().await.unwrap();
     let stream::Socket::Tcp(tcp) = raw.socket_ref() else { panic!("not TCP") };
@@ -38,7 +38,7 @@ async fn accepted_connections_inherit_the_options() {
 #[tokio::test]
 async fn ipv4_clients_of_a_wildcard_are_ipv4_clients() {
     // Port only, so both families; closed again at once, and never reached from outside the test.
-    let listener = Listener::bind(&endpoint("[::]:0")).await.unwrap();
+    let listener = Listener::bind(&endpoint("[::]:0"), Transport::Tcp).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (_, peer) = listener.accept().await.unwrap();
@@ -47,9 +47,9 @@ async fn ipv4_clients_of_a_wildcard_are_ipv4_clients() {
 
 #[tokio::test]
 async fn a_port_in_use_is_an_error_that_names_it() {
-    let first = Listener::bind(&endpoint("127.0.0.1:0")).await.unwrap();
+    let first = Listener::bind(&endpoint("127.0.0.1:0"), Transport::Tcp).await.unwrap();
     let taken = format!("127.0.0.1:{}", first.local_addr().unwrap().port());
-    let Err(error) = Listener::bind(&endpoint(&taken)).await else { panic!("bound twice") };
+    let Err(error) = Listener::bind(&endpoint(&taken), Transport::Tcp).await else { panic!("bound twice") };
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&taken), "{error}");
 }
@@ -57,7 +57,7 @@ async fn a_port_in_use_is_an_error_that_names_it() {
 #[tokio::test]
 async fn open_connections_are_bounded() {
     let options = ListenOptions { max_connections: 1, ..ListenOptions::default() };
-    let listener = Listener::bind_with(&endpoint("127.0.0.1:0"), options).await.unwrap();
+    let listener = Listener::bind_with(&endpoint("127.0.0.1:0"), Transport::Tcp, options).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_a, _b) = tokio::join!(TcpStream::connect(address), TcpStream::connect(address));
     let (first, _) = listener.accept().await.unwrap();
@@ -84,13 +84,13 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 async fn unix_sockets_replace_stale_files_and_leave_none() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
-    let at = Endpoint::parse(Transport::Tcp, &format!("unix://{}", path.display())).unwrap();
+    let at = Endpoint::parse(&format!("unix://{}", path.display())).unwrap();
 
     // What a killed process leaves: a socket file on which nobody listens.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let options = ListenOptions { unix_mode: Some(0o620), ..ListenOptions::default() };
-    let listener = Listener::bind_with(&at, options).await.unwrap();
+    let listener = Listener::bind_with(&at, Transport::Tcp, options).await.unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
     assert_eq!(listener.local_addr(), None);
 
@@ -102,13 +102,13 @@ async fn unix_sockets_replace_stale_files_and_leave_none() {
     Stream::from(raw).read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"ping");
 
-    let Err(error) = Listener::bind(&at).await else { panic!("took a living socket") };
+    let Err(error) = Listener::bind(&at, Transport::Tcp).await else { panic!("took a living socket") };
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     drop(listener);
     assert!(!path.exists(), "the socket file stays behind");
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(Listener::bind(&at).await.is_err());
+    assert!(Listener::bind(&at, Transport::Tcp).await.is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 
@@ -130,7 +130,7 @@ async fn the_accept_loop_rests_when_descriptors_run_out() {
     let metrics = Metrics::new();
     let pauses = metrics.series("pauses", "-", &[]);
     let options = ListenOptions { pauses: Some(pauses.clone()), ..ListenOptions::default() };
-    let listener = Listener::bind_with(&endpoint("127.0.0.1:0"), options).await.unwrap();
+    let listener = Listener::bind_with(&endpoint("127.0.0.1:0"), Transport::Tcp, options).await.unwrap();
     let start = tokio::time::Instant::now();
     for _ in 0..3 {
         listener.recover(io::Error::from_raw_os_error(24)).await.unwrap();
