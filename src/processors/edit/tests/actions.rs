@@ -1,0 +1,1 @@
+//! What each action does, case by case, and what survives it.
