@@ -229,7 +229,8 @@ impl MatchConfig {
             }
             return;
         };
-        if self.given().is_empty() {
+        // A severity that could not be decoded has been reported where it stands.
+        if self.given().is_empty() && node.get("log_severity_number").is_none_or(Node::is_null) {
             cx.error_hint(
                 node.pos,
                 "no criteria are given",

@@ -1,6 +1,7 @@
 //! The law of the edit program: decoding what it wrote is editing what was decoded.
 
 mod actions;
+mod config;
 mod naive;
 mod wild;
 
