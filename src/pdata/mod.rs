@@ -9,6 +9,7 @@ mod count;
 pub mod fields;
 pub mod json;
 pub mod rope;
+pub mod split;
 #[cfg(test)]
 pub mod testgen;
 pub mod wire;
@@ -17,3 +18,4 @@ pub use batch::{Batch, ClientInfo, Signal};
 pub use check::check;
 pub use count::count;
 pub use rope::{Rope, RopeBuilder};
+pub use split::{halve, split_bytes, split_items};

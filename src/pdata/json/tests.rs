@@ -72,7 +72,7 @@ fn ids_are_hexadecimal_of_the_right_length() {
     let want = unhex("5b8efff798038103d269b633813fc60c");
     assert_eq!(span(r#""traceId":"5B8EFFF798038103D269B633813FC60C""#).unwrap().trace_id, want);
     assert_eq!(span(r#""traceId":"""#).unwrap().trace_id, b"");
-    assert_eq!(span(r#""trace\u0049d":"5b8efff798038103d269b633813f\u00360c""#).unwrap().trace_id, want);
+    assert_eq!(span(r#""trace\u0049d":"5b8efff798038103d269b633813fc\u00360c""#).unwrap().trace_id, want);
     assert_eq!(
         span(r#""parentSpanId":"0102030405060708""#).unwrap().parent_span_id,
         unhex("0102030405060708")
@@ -258,8 +258,15 @@ fn nesting_and_output_are_bounded() {
         let open = r#"{"arrayValue":{"values":["#.repeat(levels - 1);
         format!("{open}{{}}{}", "]}}".repeat(levels - 1))
     };
-    assert!(body(&nested(64)).is_ok());
-    assert_eq!(body(&nested(65)).unwrap_err().limit, Some(Limit::Depth));
+    let deep = |levels| {
+        let body = nested(levels);
+        try_decode(
+            Signal::Logs,
+            &format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{body}}}]}}]}}]}}"#),
+        )
+    };
+    assert!(deep(64).is_ok());
+    assert_eq!(deep(65).unwrap_err().limit, Some(Limit::Depth));
     for bomb in ["[".repeat(1 << 20), "{\"a\":".repeat(1 << 20), nested(1 << 16)] {
         let error = try_decode(Signal::Logs, &format!("{{\"unknown\":{bomb}")).unwrap_err();
         assert_eq!(error.limit, Some(Limit::Depth));
