@@ -13,6 +13,7 @@ use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::{batch, memory_limiter};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::receivers::otlp;
 
 /// Which section of the file a component is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,6 +192,9 @@ macro_rules! row {
 
 /// Every component there is.
 pub static COMPONENTS: &[Component] = &[
+    row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
+        "Receives OTLP over gRPC and HTTP, protobuf and JSON.",
+        otlp::OtlpConfig, otlp::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
         "Collects requests into larger ones, by item count and time.",
         batch::BatchConfig, batch::build),

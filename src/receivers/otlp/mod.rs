@@ -24,7 +24,7 @@ mod server;
 mod status;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -42,6 +42,9 @@ use crate::config::types::{ExtensionId, Optional};
 use crate::net::auth::ServerAuth;
 use crate::net::tls::{ServerTls, TlsServerConfig};
 use crate::pipeline::{BuildContext, Outputs, Receiver, RunContext, StartError};
+
+/// How long closing a server that has no clients yet may take.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// The receiver.
 #[derive(Debug)]
@@ -108,9 +111,14 @@ impl Otlp {
 impl Receiver for Otlp {
     async fn start(&mut self, outputs: Outputs, cx: &RunContext) -> Result<(), StartError> {
         let grpc = self.start_grpc(&outputs, cx).await?;
-        // If this fails, dropping the other server ends it.
-        self.http = self.start_http(&outputs, cx).await?;
-        self.grpc = grpc;
+        match self.start_http(&outputs, cx).await {
+            Ok(http) => (self.grpc, self.http) = (grpc, http),
+            Err(error) => {
+                // Nothing may be left running: wait until the other port is closed.
+                stop_one(grpc, tokio::time::Instant::now() + CLOSE).await;
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
