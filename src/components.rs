@@ -10,10 +10,11 @@ use crate::config::{Config, Cx, Node, Schema};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
-use crate::processors::{batch, memory_limiter};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
+use crate::processors::batch::{self, BatchConfig};
+use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
-use crate::receivers::otlp;
+use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,45 +192,21 @@ macro_rules! row {
 }
 
 /// Every component there is.
+#[rustfmt::skip]
 pub static COMPONENTS: &[Component] = &[
     row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
-        "Receives OTLP over gRPC and HTTP, protobuf and JSON.",
-        otlp::OtlpConfig, otlp::build),
+        "Receives OTLP over gRPC and HTTP, protobuf and JSON.", OtlpConfig, otlp::build),
+    row!(Processor, "attributes", aliases [], Beta, &Signal::ALL,
+        "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
-        "Collects requests into larger ones, by item count and time.",
-        batch::BatchConfig, batch::build),
+        "Collects requests into larger ones, by item count and time.", BatchConfig, batch::build),
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
-        memory_limiter::MemoryLimiterConfig, memory_limiter::build),
-    row!(
-        Processor,
-        "attributes",
-        aliases [],
-        Beta,
-        &Signal::ALL,
-        "Changes attributes of spans, log records and data points.",
-        AttributesProcessorConfig,
-        attributes::build
-    ),
-    row!(
-        Processor,
-        "resource",
-        aliases [],
-        Beta,
-        &Signal::ALL,
-        "Changes attributes of the resource that telemetry comes from.",
-        ResourceProcessorConfig,
-        resource::build
-    row!(
-        Exporter,
-        "otlp_grpc",
-        aliases ["otlp"],
-        Beta,
-        &Signal::ALL,
-        "Sends OTLP over gRPC.",
-        OtlpGrpcConfig,
-        otlp_grpc::build
-    ),
+        MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
+        "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
+        "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
 ];
 
 /// The row for a type name or alias.

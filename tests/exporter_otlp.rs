@@ -19,9 +19,7 @@ use tidegate::exporters::otlp_grpc::OtlpGrpcConfig;
 use tidegate::net::client::GrpcCompression;
 use tidegate::pdata::{Batch, Rope, Signal};
 use tidegate::pipeline::runtime::Supervisor;
-use tidegate::pipeline::{
-    Acks, BuildContext, Exporter, Leftover, Ledger, RunContext, Verdict, ack,
-};
+use tidegate::pipeline::{Acks, BuildContext, Exporter, Ledger, Leftover, RunContext, Verdict, ack};
 use tidegate::telemetry::Metrics;
 
 /// A running exporter with the books it must keep.
@@ -87,12 +85,16 @@ impl Rig {
         let total = |name: &str| {
             let families = self.metrics.registry().gather();
             let of = |f: &prometheus::proto::MetricFamily| {
-                f.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum::<f64>()
+                f.get_metric()
+                    .iter()
+                    .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
+                    .sum::<f64>()
             };
             families.iter().filter(|f| f.get_name() == name).map(of).sum::<f64>() as u64
         };
         let offered = total("tidegate_exporter_offered_items");
-        let books = ["sent", "send_failed", "enqueue_failed"].map(|what| total(&format!("otelcol_exporter_{what}_spans")));
+        let books = ["sent", "send_failed", "enqueue_failed"]
+            .map(|what| total(&format!("otelcol_exporter_{what}_spans")));
         let queued = total("tidegate_exporter_queued_items");
         assert_eq!(offered, books.iter().sum::<u64>() + queued, "{books:?} and {queued} queued");
         assert_eq!(queued, 0);
@@ -172,7 +174,9 @@ async fn grpc_delivers_through_failures_exactly_what_was_offered() {
 async fn grpc_large_requests_cross_in_every_write_mode() {
     let backend = Backend::start(vec![], Reply::Ok).await;
     for (write, read) in [(0, 0), (1000, 10), (64 << 10, 32 << 10), (512 << 10, 0)] {
-        for compression in [GrpcCompression::None, GrpcCompression::Gzip, GrpcCompression::Zstd, GrpcCompression::Snappy] {
+        for compression in
+            [GrpcCompression::None, GrpcCompression::Gzip, GrpcCompression::Zstd, GrpcCompression::Snappy]
+        {
             let mut config = grpc(&backend);
             config.client.write_buffer_size = write;
             config.client.read_buffer_size = read;

@@ -63,7 +63,10 @@ async fn with_faults_the_books_still_agree() {
     for n in 1..=items {
         assert_eq!(report.books.told(n), Told::Acknowledged);
         let (stored, excused) = (ledger.stored(n), 1 + ledger.unanswered(n));
-        assert!((1..=excused).contains(&stored), "item {n}: stored {stored} times, at most {excused} excused");
+        assert!(
+            (1..=excused).contains(&stored),
+            "item {n}: stored {stored} times, at most {excused} excused"
+        );
     }
     assert!((1..=items).any(|n| ledger.stored(n) > 1), "no answer was lost");
 }

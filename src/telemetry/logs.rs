@@ -32,9 +32,9 @@ pub struct LogSettings {
     /// `stderr`, `stdout` or file paths; each gets every line.
     pub output_paths: Vec<String>,
     /// Fields on every line.
-    pub initial_fields: BTreeMap<String, String>,
-    /// Leaves out where in the source a line comes from.
-    pub disable_caller: bool,
+    pub initial_fields: BTreeMap<String, Json>,
+    /// What describes this agent: the object `resource` of every JSON line.
+    pub resource: BTreeMap<String, String>,
 }
 
 /// When repeats are left out.
@@ -56,7 +56,7 @@ impl Default for LogSettings {
             sampling: Some(Sampling { tick: Duration::from_secs(10), initial: 10, thereafter: 100 }),
             output_paths: vec!["stderr".to_owned()],
             initial_fields: BTreeMap::new(),
-            disable_caller: false,
+            resource: BTreeMap::new(),
         }
     }
 }
@@ -142,22 +142,22 @@ impl Lines {
 
     fn render(&self, metadata: &Metadata<'_>, fields: &Fields, dropped: u64, color: bool) -> String {
         let mut all: Vec<(&str, Json)> =
-            self.settings.initial_fields.iter().map(|(k, v)| (k.as_str(), Json::from(v.as_str()))).collect();
+            self.settings.initial_fields.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
         all.extend(fields.fields.iter().map(|(k, v)| (k.as_str(), v.clone())));
         if dropped > 0 {
             all.push(("dropped_repeats", Json::from(dropped)));
         }
-        let caller = (!self.settings.disable_caller)
-            .then(|| Some(format!("{}:{}", metadata.file()?.trim_start_matches("src/"), metadata.line()?)))
-            .flatten();
         let time = timestamp(SystemTime::now());
         let level = metadata.level().as_str();
         if self.settings.json {
             let mut line = Map::new();
             line.insert("level".to_owned(), Json::from(level.to_ascii_lowercase()));
             line.insert("ts".to_owned(), Json::from(time));
-            line.extend(caller.map(|c| ("caller".to_owned(), Json::from(c))));
             line.insert("msg".to_owned(), Json::from(fields.message.as_str()));
+            if !self.settings.resource.is_empty() {
+                let pairs = self.settings.resource.iter().map(|(k, v)| (k.clone(), Json::from(v.as_str())));
+                line.insert("resource".to_owned(), Json::Object(pairs.collect()));
+            }
             line.extend(all.into_iter().map(|(k, v)| (k.to_owned(), v)));
             return format!("{}\n", Json::Object(line));
         }
@@ -170,9 +170,6 @@ impl Lines {
             _ => ("\x1b[2m", "\x1b[0m"),
         };
         let _ = write!(line, "\t{}{}{}", paint.0, level.to_ascii_lowercase(), paint.1);
-        if let Some(caller) = caller {
-            let _ = write!(line, "\t{caller}");
-        }
         let _ = write!(line, "\t{}", one_line(&fields.message));
         if !all.is_empty() {
             let object: Map<String, Json> = all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();

@@ -18,6 +18,7 @@ pub struct Metrics {
     registry: Registry,
     families: Mutex<HashMap<String, Family>>,
     before_scrape: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    hidden: OnceLock<&'static [&'static str]>,
 }
 
 #[derive(Clone)]
@@ -38,10 +39,18 @@ impl Metrics {
         self.before_scrape.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(update));
     }
 
-    /// Every series as it is now.
+    /// Leaves out the families whose names start with one of `prefixes`. Can be said once.
+    pub fn hide(&self, prefixes: &'static [&'static str]) {
+        let _ = self.hidden.set(prefixes);
+    }
+
+    /// Every series as it is now, less what is hidden.
     pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.before_scrape.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|update| update());
-        self.registry.gather()
+        let hidden = self.hidden.get().copied().unwrap_or_default();
+        let mut families = self.registry.gather();
+        families.retain(|family| !hidden.iter().any(|prefix| family.name().starts_with(prefix)));
+        families
     }
 
     /// A counter family, made on first use; `None` if the name is taken by another kind or is not a name.

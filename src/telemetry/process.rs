@@ -1,5 +1,6 @@
 //! What the kernel says about the agent's own process, under the Collector's names, read at each scrape.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +47,17 @@ pub fn register(metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) {
         set(&peak, ledger.peak());
         set(&budget, ledger.budget());
     });
+}
+
+/// Adds `target_info`, whose labels describe this agent.
+pub fn describe(metrics: &Metrics, about: &BTreeMap<String, String>) {
+    let text = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let names: Vec<String> = about.keys().map(|name| name.chars().map(text).collect()).collect();
+    let labels: Vec<&str> = names.iter().map(String::as_str).collect();
+    let values: Vec<&str> = about.values().map(String::as_str).collect();
+    if let Some(family) = metrics.gauge("target_info", "What describes this agent.", &labels) {
+        family.with_label_values(&values).set(1);
+    }
 }
 
 /// User and system time of this process, from `/proc/self/stat`, whose unit is fixed at 100 ticks a second on

@@ -131,7 +131,7 @@ async fn compressed_messages_are_inflated_within_the_limit() {
     bomb.resize(bomb.len() + (2 << 20), 0);
     for codec in [Codec::Gzip, Codec::Zstd, Codec::Snappy, Codec::Deflate] {
         let pack = |plain: &[u8]| {
-            let packed = deflate(codec, &[plain.to_vec().into()], None).unwrap();
+            let packed = deflate(codec, None, &plain.to_vec().into()).unwrap();
             framed(1, &packed)
         };
         let headers = [("grpc-encoding", codec.name())];

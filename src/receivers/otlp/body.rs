@@ -99,9 +99,7 @@ impl Patience {
     pub async fn wait_verdict<F: Future>(&mut self, future: F) -> Result<F::Output, Expired> {
         match self.deadline {
             None => Ok(future.await),
-            Some(deadline) => {
-                tokio::time::timeout_at(deadline, future).await.map_err(|_| Expired::Deadline)
-            }
+            Some(deadline) => tokio::time::timeout_at(deadline, future).await.map_err(|_| Expired::Deadline),
         }
     }
 
@@ -125,11 +123,9 @@ impl Patience {
 impl From<Expired> for Failure {
     fn from(expired: Expired) -> Self {
         match expired {
-            Expired::Deadline => Failure::new(
-                tonic::Code::DeadlineExceeded,
-                Reason::Deadline,
-                "the request's deadline passed",
-            ),
+            Expired::Deadline => {
+                Failure::new(tonic::Code::DeadlineExceeded, Reason::Deadline, "the request's deadline passed")
+            }
             Expired::Stalled => Failure::new(
                 tonic::Code::DeadlineExceeded,
                 Reason::Stalled,

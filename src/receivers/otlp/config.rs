@@ -372,13 +372,21 @@ impl HttpAuthConfig {
 fn check_authenticator(id: &ExtensionId, node: &Node, cx: &mut Cx) {
     // A block that was not written has no position and is not on.
     if id.is_empty() && !node.is_null() {
-        cx.error_hint(node.pos, "\"authenticator\" is missing", "name an extension, such as basicauth/server");
+        cx.error_hint(
+            node.pos,
+            "\"authenticator\" is missing",
+            "name an extension, such as basicauth/server",
+        );
     }
 }
 
 fn check_listen(endpoint: &Endpoint, transport: Transport, node: &Node, cx: &mut Cx) {
     if endpoint.is_empty() {
-        cx.error_hint(node.pos_of("endpoint"), "\"endpoint\" is empty", "write host:port, such as 0.0.0.0:4317");
+        cx.error_hint(
+            node.pos_of("endpoint"),
+            "\"endpoint\" is empty",
+            "write host:port, such as 0.0.0.0:4317",
+        );
     } else if transport == Transport::Unix && endpoint.unix_path().is_none() {
         cx.error_hint(
             node.pos_of("endpoint"),

@@ -164,12 +164,7 @@ impl Grpc {
     }
 
     /// Whether the request is not one of ours at all.
-    fn misdirected(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Option<(StatusCode, Failure)> {
+    fn misdirected(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<(StatusCode, Failure)> {
         let failure = |code, reason, message: &'static str| Failure::new(code, reason, message);
         if method != Method::POST {
             let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -444,7 +439,8 @@ fn signal_of(path: &str) -> Option<Signal> {
 fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let essence = value.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
-    essence.eq_ignore_ascii_case(b"application/grpc") || essence.eq_ignore_ascii_case(b"application/grpc+proto")
+    essence.eq_ignore_ascii_case(b"application/grpc")
+        || essence.eq_ignore_ascii_case(b"application/grpc+proto")
 }
 
 /// The codec of a call's compressed messages.

@@ -86,8 +86,7 @@ impl Otlp {
         let ingest = Ingest::new(outputs.clone(), cx, counts, auth, Vec::new(), config.include_metadata);
         let protocol = Arc::new(Grpc::new(config, Arc::new(ingest)));
         let tls = load::<Grpc>(&config.tls)?;
-        let server =
-            Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
+        let server = Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
         tracing::info!(component = %self.id, endpoint = %server.address, "OTLP/gRPC is served");
         Ok(Some(server))
     }
@@ -139,6 +138,9 @@ fn load<P: Protocol>(tls: &Optional<TlsServerConfig>) -> Result<Option<ServerTls
     tls.get().map(|tls| tls.load(P::ALPN)).transpose()
 }
 
-fn authenticator(id: Option<&ExtensionId>, cx: &RunContext) -> Result<Option<Arc<dyn ServerAuth>>, StartError> {
+fn authenticator(
+    id: Option<&ExtensionId>,
+    cx: &RunContext,
+) -> Result<Option<Arc<dyn ServerAuth>>, StartError> {
     id.map(|id| cx.server_auth(id.as_str())).transpose()
 }

@@ -132,7 +132,9 @@ impl<P: Protocol> Acceptor<P> {
                 // The error belongs to one connection that is gone, or to a lack of descriptors that passes.
                 if !matches!(
                     error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+                    io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::Interrupted
                 ) {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(EXHAUSTED).await;

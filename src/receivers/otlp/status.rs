@@ -265,8 +265,7 @@ mod tests {
 
     #[test]
     fn a_status_with_retry_info_has_the_reference_bytes() {
-        let mut failure =
-            Failure::retry(Reason::Memory, Duration::from_secs(5), "x");
+        let mut failure = Failure::retry(Reason::Memory, Duration::from_secs(5), "x");
         failure.code = Code::ResourceExhausted;
         assert_eq!(
             hex(&failure.to_proto()),
