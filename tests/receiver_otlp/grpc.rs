@@ -86,7 +86,14 @@ async fn wrong_calls_get_their_status() {
         ("two messages", TRACES, &[], two, 200, INTERNAL),
         ("unknown flags", TRACES, &[], flagged, 200, INTERNAL),
         ("compressed by nothing", TRACES, &[], compressed.clone(), 200, INTERNAL),
-        ("compressed by identity", TRACES, &[("grpc-encoding", "identity")], compressed.clone(), 200, INTERNAL),
+        (
+            "compressed by identity",
+            TRACES,
+            &[("grpc-encoding", "identity")],
+            compressed.clone(),
+            200,
+            INTERNAL,
+        ),
         ("not gzip", TRACES, &[("grpc-encoding", "gzip")], compressed.clone(), 200, INVALID),
         ("an unknown codec", TRACES, &[("grpc-encoding", "br")], compressed, 200, UNIMPLEMENTED),
         ("not protobuf", TRACES, &[], framed(0, b"\x0a\x05x"), 200, INVALID),
@@ -210,7 +217,8 @@ async fn a_promise_holds_little_memory() {
     assert!(rig.cx.ledger.used() <= 100 * (step + 5));
     drop(calls);
     drop(client);
-    crate::support::eventually(Duration::from_secs(10), "memory returned", || rig.cx.ledger.used() == 0).await;
+    crate::support::eventually(Duration::from_secs(10), "memory returned", || rig.cx.ledger.used() == 0)
+        .await;
     rig.counted("tidegate_receiver_errors", "disconnected", 100).await;
 }
 

@@ -115,7 +115,8 @@ impl Rig {
         budget: usize,
         signals: &[Signal],
     ) -> Self {
-        let pipe = Arc::new(Pipe { does: Mutex::new(Does::Answers(Verdict::Accepted)), got: Mutex::default() });
+        let pipe =
+            Arc::new(Pipe { does: Mutex::new(Does::Answers(Verdict::Accepted)), got: Mutex::default() });
         let doorman: Arc<dyn Extension> = Arc::new(Doorman);
         let cx = RunContext {
             supervisor: Supervisor::default(),
@@ -124,8 +125,8 @@ impl Rig {
             extensions: Arc::new(HashMap::from([("doorman".to_owned(), doorman)])),
             readiness: Default::default(),
         };
-        let outputs: Outputs = Signal::ALL
-            .map(|signal| signals.contains(&signal).then(|| pipe.clone() as Arc<dyn Consumer>));
+        let outputs: Outputs =
+            Signal::ALL.map(|signal| signals.contains(&signal).then(|| pipe.clone() as Arc<dyn Consumer>));
         let mut protocols = Protocols::default();
         if let Some(grpc) = grpc {
             protocols.grpc = Optional::on(grpc);
@@ -148,11 +149,11 @@ impl Rig {
 
     /// A counter's value, given as it stands in `/metrics`, or 0.
     pub fn count(&self, name: &str, label: &str) -> u64 {
-        let families = self.cx.metrics.registry().gather();
+        let families = self.cx.metrics.gather();
         let series = families.iter().filter(|f| f.name() == name).flat_map(|f| f.get_metric());
         series
             .filter(|m| label.is_empty() || m.get_label().iter().any(|l| l.value() == label))
-            .map(|m| m.get_counter().value() as u64)
+            .map(|m| m.get_counter().get_value() as u64)
             .sum()
     }
 
@@ -288,7 +289,8 @@ impl Grpc {
         let uri = format!("http://rig:4317{path}");
         let mut request = Request::builder().method(method).uri(uri).version(http::Version::HTTP_2);
         let usual = [("content-type", "application/grpc"), ("te", "trailers")];
-        for (name, value) in usual.iter().filter(|(n, _)| !headers.iter().any(|(h, _)| h == n)).chain(headers) {
+        for (name, value) in usual.iter().filter(|(n, _)| !headers.iter().any(|(h, _)| h == n)).chain(headers)
+        {
             request = request.header(*name, *value);
         }
         let mut sender = self.sender.clone().ready().await.unwrap();

@@ -8,4 +8,5 @@
 mod support;
 
 mod grpc;
+mod http;
 mod kit;

@@ -41,9 +41,7 @@ impl Cors {
 
     /// Answers a request for permission. Without the headers a browser takes it as a no.
     pub fn preflight(&self, request: &HeaderMap, response: &mut HeaderMap) {
-        for name in
-            ["origin", "access-control-request-method", "access-control-request-headers"]
-        {
+        for name in ["origin", "access-control-request-method", "access-control-request-headers"] {
             response.append(header::VARY, HeaderValue::from_static(name));
         }
         let Some(origin) = self.allowed(request) else { return };
@@ -89,9 +87,11 @@ impl Cors {
     fn allows_headers(&self, asked: &HeaderValue) -> bool {
         let Ok(asked) = asked.to_str() else { return false };
         self.any_header
-            || asked.split(',').map(|h| h.trim().to_ascii_lowercase()).filter(|h| !h.is_empty()).all(|h| {
-                SAFE.contains(&h.as_str()) || self.headers.contains(&h)
-            })
+            || asked
+                .split(',')
+                .map(|h| h.trim().to_ascii_lowercase())
+                .filter(|h| !h.is_empty())
+                .all(|h| SAFE.contains(&h.as_str()) || self.headers.contains(&h))
     }
 }
 

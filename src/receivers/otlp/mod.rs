@@ -99,8 +99,7 @@ impl Otlp {
         let ingest = Ingest::new(outputs.clone(), cx, counts, auth, params, config.include_metadata);
         let protocol = Arc::new(Http::new(config, Arc::new(ingest)));
         let tls = load::<Http>(&config.tls)?;
-        let server =
-            Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
+        let server = Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
         tracing::info!(component = %self.id, endpoint = %server.address, "OTLP/HTTP is served");
         Ok(Some(server))
     }
