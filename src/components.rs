@@ -195,7 +195,7 @@ macro_rules! row {
 #[rustfmt::skip]
 pub static COMPONENTS: &[Component] = &[
     row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
-        "Takes OTLP over gRPC and HTTP.", OtlpConfig, otlp::build),
+        "Receives OTLP over gRPC and HTTP, protobuf and JSON.", OtlpConfig, otlp::build),
     row!(Processor, "attributes", aliases [], Beta, &Signal::ALL,
         "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
