@@ -47,6 +47,7 @@ impl Rig {
             ledger: ledger.clone(),
             metrics: metrics.clone(),
             extensions: Arc::new(HashMap::new()),
+            readiness: Default::default(),
         };
         exporter.start(&run).await.unwrap();
         Rig { exporter, metrics, ledger, supervisor }
@@ -89,7 +90,7 @@ impl Rig {
             let of = |f: &prometheus::proto::MetricFamily| {
                 f.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum::<f64>()
             };
-            families.iter().filter(|f| f.get_name() == name).map(of).sum::<f64>() as u64
+            families.iter().filter(|f| f.name() == name).map(of).sum::<f64>() as u64
         };
         let offered = total("tidegate_exporter_offered_items");
         let books = ["sent", "send_failed", "enqueue_failed"].map(|what| total(&format!("otelcol_exporter_{what}_spans")));
