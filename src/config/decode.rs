@@ -250,6 +250,7 @@ macro_rules! config {
                 }
             }
 
+            #[allow(unused_mut, reason = "a struct may have no fields")]
             fn to_json(&self) -> serde_json::Value {
                 let mut out = serde_json::Map::new();
                 $( out.insert(

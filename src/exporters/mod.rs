@@ -3,3 +3,4 @@
 
 pub mod delivery;
 pub mod otlp_grpc;
+pub mod otlp_http;
