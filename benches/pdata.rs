@@ -22,8 +22,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
-use tidegate::pdata::wire::{Cursor, Value as Wire};
 use tidegate::pdata::split::{split_bytes, split_items};
+use tidegate::pdata::wire::{Cursor, Value as Wire};
 use tidegate::pdata::{Rope, Signal, check, count};
 
 const ITEMS: usize = 512;

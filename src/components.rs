@@ -11,6 +11,11 @@ use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
+use crate::processors::attributes::{self, AttributesProcessorConfig};
+use crate::processors::batch::{self, BatchConfig};
+use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -188,27 +193,23 @@ macro_rules! row {
 }
 
 /// Every component there is.
+#[rustfmt::skip]
 pub static COMPONENTS: &[Component] = &[
-    row!(
-        Exporter,
-        "otlp_grpc",
-        aliases ["otlp"],
-        Beta,
-        &Signal::ALL,
-        "Sends OTLP over gRPC.",
-        OtlpGrpcConfig,
-        otlp_grpc::build
-    ),
-    row!(
-        Exporter,
-        "otlp_http",
-        aliases ["otlphttp"],
-        Beta,
-        &Signal::ALL,
-        "Sends OTLP over HTTP, as protobuf or JSON.",
-        OtlpHttpConfig,
-        otlp_http::build
-    ),
+    row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
+        "Takes OTLP over gRPC and HTTP.", OtlpConfig, otlp::build),
+    row!(Processor, "attributes", aliases [], Beta, &Signal::ALL,
+        "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
+    row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
+        "Collects requests into larger ones, by item count and time.", BatchConfig, batch::build),
+    row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
+        "Refuses telemetry before memory runs out; senders are told to try again.",
+        MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
+        "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
+        "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
+    row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,
+        "Sends OTLP over HTTP, as protobuf or JSON.", OtlpHttpConfig, otlp_http::build),
 ];
 
 /// The row for a type name or alias.

@@ -20,9 +20,7 @@ use tidegate::exporters::otlp_http::{Encoding, OtlpHttpConfig};
 use tidegate::net::client::{GrpcCompression, HttpCompression};
 use tidegate::pdata::{Batch, Rope, Signal};
 use tidegate::pipeline::runtime::Supervisor;
-use tidegate::pipeline::{
-    Acks, BuildContext, Exporter, Leftover, Ledger, RunContext, Verdict, ack,
-};
+use tidegate::pipeline::{Acks, BuildContext, Exporter, Ledger, Leftover, RunContext, Verdict, ack};
 use tidegate::telemetry::Metrics;
 
 /// A running exporter with the books it must keep.
@@ -89,12 +87,16 @@ impl Rig {
         let total = |name: &str| {
             let families = self.metrics.registry().gather();
             let of = |f: &prometheus::proto::MetricFamily| {
-                f.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum::<f64>()
+                f.get_metric()
+                    .iter()
+                    .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
+                    .sum::<f64>()
             };
             families.iter().filter(|f| f.name() == name).map(of).sum::<f64>() as u64
         };
         let offered = total("tidegate_exporter_offered_items");
-        let books = ["sent", "send_failed", "enqueue_failed"].map(|what| total(&format!("otelcol_exporter_{what}_spans")));
+        let books = ["sent", "send_failed", "enqueue_failed"]
+            .map(|what| total(&format!("otelcol_exporter_{what}_spans")));
         let queued = total("tidegate_exporter_queued_items");
         assert_eq!(offered, books.iter().sum::<u64>() + queued, "{books:?} and {queued} queued");
         assert_eq!(queued, 0);
@@ -174,7 +176,9 @@ async fn grpc_delivers_through_failures_exactly_what_was_offered() {
 async fn grpc_large_requests_cross_in_every_write_mode() {
     let backend = Backend::start(vec![], Reply::Ok).await;
     for (write, read) in [(0, 0), (1000, 10), (64 << 10, 32 << 10), (512 << 10, 0)] {
-        for compression in [GrpcCompression::None, GrpcCompression::Gzip, GrpcCompression::Zstd, GrpcCompression::Snappy] {
+        for compression in
+            [GrpcCompression::None, GrpcCompression::Gzip, GrpcCompression::Zstd, GrpcCompression::Snappy]
+        {
             let mut config = grpc(&backend);
             config.client.write_buffer_size = write;
             config.client.read_buffer_size = read;
@@ -392,7 +396,10 @@ async fn a_backend_that_is_not_there_yet_is_waited_for() {
     config.retry_on_failure.enabled = false;
     let rig = Rig::start("otlp", &config).await;
     let verdict = rig.ask(0..10).await;
-    assert!(matches!(&verdict, Verdict::Retry { reason, .. } if reason.contains("connection error")), "{verdict:?}");
+    assert!(
+        matches!(&verdict, Verdict::Retry { reason, .. } if reason.contains("connection error")),
+        "{verdict:?}"
+    );
     assert_eq!(rig.books(), [0, 0, 10]);
     let verdict = rig.ask(0..10).await;
     assert!(matches!(verdict, Verdict::Retry { .. }));
@@ -422,7 +429,9 @@ fn pki() -> Pki {
     roots.add(ca_cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
     let mut server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -431,7 +440,11 @@ fn pki() -> Pki {
         .with_single_cert(vec![server_cert.der().clone()], key)
         .unwrap();
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Pki { server: Arc::new(server), ca: ca_cert.pem(), client: (client_cert.pem(), client_key.serialize_pem()) }
+    Pki {
+        server: Arc::new(server),
+        ca: ca_cert.pem(),
+        client: (client_cert.pem(), client_key.serialize_pem()),
+    }
 }
 
 #[tokio::test]
@@ -450,7 +463,9 @@ async fn both_speak_mutual_tls() {
         }
         tls
     };
-    for (with_key, name, works) in [(true, "localhost", true), (false, "localhost", false), (true, "elsewhere", false)] {
+    for (with_key, name, works) in
+        [(true, "localhost", true), (false, "localhost", false), (true, "elsewhere", false)]
+    {
         let books = if works { [1000, 0, 0] } else { [0, 1000, 0] };
         let mut config = grpc(&backend);
         config.client.tls = tls(with_key, name);

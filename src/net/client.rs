@@ -4,7 +4,9 @@ mod grpc;
 mod http;
 
 pub use self::grpc::{Balancer, GrpcClientConfig, GrpcCompression, KeepaliveConfig};
-pub use self::http::{CompressionParams, CookiesConfig, HttpClient, HttpClientConfig, HttpCompression, causes};
+pub use self::http::{
+    CompressionParams, CookiesConfig, HttpClient, HttpClientConfig, HttpCompression, causes,
+};
 
 use crate::config;
 use crate::config::types::ExtensionId;

@@ -18,3 +18,4 @@ pub use batch::{Batch, ClientInfo, Signal};
 pub use check::check;
 pub use count::count;
 pub use rope::{Rope, RopeBuilder};
+pub use split::{halve, split_bytes, split_items};

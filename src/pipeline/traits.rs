@@ -176,8 +176,9 @@ pub enum Stage {
     Edit(crate::processors::edit::Edit),
     /// Regroups batches.
     Regroup(Box<dyn Processor>),
-    /// Lets everything pass: a processor whose work is done elsewhere (`memory_limiter` sets the ledger).
-    Pass,
+    /// Lets everything pass and looks at it: a processor whose work is done elsewhere, as `memory_limiter`'s is
+    /// done by the ledger.
+    Observe(Box<dyn Fn(&Batch) + Send + Sync>),
 }
 
 /// How long shutdown may take when nothing else is said.

@@ -262,7 +262,9 @@ fn respond(reply: &Reply, grpc: bool, taken: bool, headers: &HeaderMap) -> Respo
         (Reply::AtMost(_), true) if !taken => {
             grpc_status(8, "grpc: received message larger than max (5000 vs. 100)", None)
         }
-        (Reply::AtMost(_), false) if !taken => Response::builder().status(413).body(full(Bytes::new())).unwrap(),
+        (Reply::AtMost(_), false) if !taken => {
+            Response::builder().status(413).body(full(Bytes::new())).unwrap()
+        }
         (_, true) => {
             let payload = message.encode_to_vec();
             let mut data = vec![0];

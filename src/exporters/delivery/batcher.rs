@@ -53,7 +53,7 @@ impl Batcher {
     /// cannot be cut, for the caller to give up on.
     pub fn add(&mut self, now: Instant, job: Job, out: &mut VecDeque<Job>) -> Vec<Job> {
         let values = self.values(&job.batch.client);
-        let waited_for = !job.batch.acks.is_empty();
+        let waited_for = !job.batch.acks.settled();
         let at = self.partitions.iter().position(|p| p.values == values && p.waited_for == waited_for);
         let (mut job, due) = match at.map(|at| self.partitions.swap_remove(at)) {
             Some(waiting) => (self.merge(waiting.job, job, &values), waiting.due),

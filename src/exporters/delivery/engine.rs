@@ -224,7 +224,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     fn abandon(&self, batch: Batch) {
-        self.settle_unsent(batch.items, !batch.acks.is_empty());
+        self.settle_unsent(batch.items, !batch.acks.settled());
         batch.acks.resolve(Verdict::retry("the agent is shutting down"));
     }
 
@@ -443,7 +443,10 @@ impl Gauges {
                 family("otelcol_exporter_queue_size", "What the queue holds, in units of its sizer."),
                 family("otelcol_exporter_queue_capacity", "What the queue can hold, in units of its sizer."),
                 family("otelcol_exporter_in_flight_requests", "Batches being sent."),
-                family("tidegate_exporter_queued_items", "Items taken and not yet sent, given up or refused."),
+                family(
+                    "tidegate_exporter_queued_items",
+                    "Items taken and not yet sent, given up or refused.",
+                ),
             ],
             children: OnceLock::new(),
             shown: AtomicUsize::new(0),

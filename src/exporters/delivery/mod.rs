@@ -28,9 +28,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-pub use config::{
-    BatchConfig, BatchSizer, DeliveryConfig, PartitionConfig, QueueConfig, RetryConfig, Sizer,
-};
+pub use config::{BatchConfig, BatchSizer, DeliveryConfig, PartitionConfig, QueueConfig, RetryConfig, Sizer};
 pub use engine::Delivery;
 pub use retry::{Backoff, Pace};
 

@@ -133,18 +133,34 @@ fn retry_info(any: &[u8]) -> Result<Option<Duration>, WireError> {
 fn speaks_of_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let size = ["message", "request", "payload", "body", "frame"].iter().any(|w| message.contains(w));
-    let limit = ["larger than", "too large", "too big", "exceeds", "exceeded max", "maximum size", "size limit"]
-        .iter()
-        .any(|w| message.contains(w));
-    size && limit
+    let limit =
+        ["larger than", "too large", "too big", "exceeds", "exceeded max", "maximum size", "size limit"]
+            .iter()
+            .any(|w| message.contains(w));
+    // A rate limit is not helped by two requests instead of one.
+    size && limit && !message.contains("rate")
 }
 
 /// The name of a gRPC code as the Collector prints it.
 pub fn code_name(code: u32) -> &'static str {
     const NAMES: [&str; 17] = [
-        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-        "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
-        "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
     ];
     NAMES.get(code as usize).copied().unwrap_or("Unknown")
 }

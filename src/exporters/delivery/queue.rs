@@ -92,7 +92,7 @@ impl Queue {
     pub fn offer(&mut self, batch: Batch) -> Offer {
         let Some(limits) = self.limits else { return Offer::Taken(Job { batch, cost: 0 }, Acks::none()) };
         let cost = limits.cost(&batch);
-        if !batch.acks.is_empty() {
+        if !batch.acks.settled() {
             if cost > limits.capacity {
                 return Offer::TooLarge(batch);
             }

@@ -49,15 +49,36 @@ async fn attempts_follow_the_table() {
     type Case = (&'static str, RetryConfig, Vec<Step>, Vec<u64>, [u64; 3], Option<&'static str>);
     let cases: Vec<Case> = vec![
         ("success", steady(), vec![ok()], vec![0], [10, 0, 0], None),
-        ("back-off", steady(), vec![retry(), retry(), retry(), retry(), ok()], vec![0, 1, 3, 7, 11], [10, 0, 0], None),
+        (
+            "back-off",
+            steady(),
+            vec![retry(), retry(), retry(), retry(), ok()],
+            vec![0, 1, 3, 7, 11],
+            [10, 0, 0],
+            None,
+        ),
         ("permanent", steady(), vec![bad()], vec![0], [0, 10, 0], Some("rejected")),
         ("permanent after retry", steady(), vec![retry(), bad()], vec![0, 1], [0, 10, 0], Some("rejected")),
         ("no retry", never.clone(), vec![retry()], vec![0], [0, 10, 0], Some("expired")),
         ("out of time", short, vec![dead()], vec![0, 1, 3, 7], [0, 10, 0], Some("expired")),
         ("longer than back-off", steady(), vec![throttle(9), ok()], vec![0, 9], [10, 0, 0], None),
-        ("shorter than back-off", steady(), vec![retry(), throttle(1), ok()], vec![0, 1, 3], [10, 0, 0], None),
+        (
+            "shorter than back-off",
+            steady(),
+            vec![retry(), throttle(1), ok()],
+            vec![0, 1, 3],
+            [10, 0, 0],
+            None,
+        ),
         ("too long a wait", steady(), vec![throttle(31)], vec![0], [0, 10, 0], Some("expired")),
-        ("longer than the limit of waits", forever, vec![throttle(100), ok()], vec![0, 100], [10, 0, 0], None),
+        (
+            "longer than the limit of waits",
+            forever,
+            vec![throttle(100), ok()],
+            vec![0, 100],
+            [10, 0, 0],
+            None,
+        ),
         (
             "partial success",
             steady(),
@@ -147,7 +168,10 @@ async fn the_queue_is_bounded_in_its_unit_with_what_is_being_sent() {
         assert_eq!(rig.books(), [40, 0, 10]);
         if sizer != Sizer::Requests {
             let answers = rig.ask_all(&[100]).await;
-            assert!(matches!(answers.first(), Some(Verdict::Rejected { bad_data: false, .. })), "{answers:?}");
+            assert!(
+                matches!(answers.first(), Some(Verdict::Rejected { bad_data: false, .. })),
+                "{answers:?}"
+            );
             assert_eq!(rig.books(), [40, 100, 10]);
         }
     }
@@ -235,7 +259,12 @@ async fn a_sender_that_panics_costs_only_its_batch() {
 #[tokio::test(start_paused = true)]
 async fn draining_sends_with_retries_until_the_deadline() {
     // Alive again within the deadline: waits are cut short, nothing is lost.
-    let slow = RetryConfig { initial_interval: secs(25), max_interval: secs(30), max_elapsed_time: secs(300), ..steady() };
+    let slow = RetryConfig {
+        initial_interval: secs(25),
+        max_interval: secs(30),
+        max_elapsed_time: secs(300),
+        ..steady()
+    };
     let queue = QueueConfig { num_consumers: 1, ..queue() };
     let rig = Rig::start(config(queue.clone(), slow), vec![retry(), retry(), retry()]).await;
     (0..5).for_each(|i| rig.offer(i * 10..(i + 1) * 10));
@@ -286,7 +315,11 @@ async fn batches_are_merged_split_and_flushed_in_time() {
         (BatchConfig { min_size: 25, ..BatchConfig::default() }, vec![10; 7], vec![30, 30, 10]),
         // Split: every request but the last has exactly the limit.
         (BatchConfig { min_size: 25, max_size: 25, ..BatchConfig::default() }, vec![10; 7], vec![25, 25, 20]),
-        (BatchConfig { min_size: 0, max_size: 40, ..BatchConfig::default() }, vec![100, 10], vec![40, 40, 20, 10]),
+        (
+            BatchConfig { min_size: 0, max_size: 40, ..BatchConfig::default() },
+            vec![100, 10],
+            vec![40, 40, 20, 10],
+        ),
         // No minimum: as they come.
         (BatchConfig { min_size: 0, ..BatchConfig::default() }, vec![10, 10], vec![10, 10]),
     ];
@@ -309,7 +342,8 @@ async fn batches_are_merged_split_and_flushed_in_time() {
 #[tokio::test(start_paused = true)]
 async fn batches_are_cut_by_bytes_and_partitioned_by_metadata() {
     let one = rig::request(0..1).len() as i64;
-    let by_bytes = BatchConfig { sizer: BatchSizer::Bytes, min_size: 0, max_size: one * 4, ..BatchConfig::default() };
+    let by_bytes =
+        BatchConfig { sizer: BatchSizer::Bytes, min_size: 0, max_size: one * 4, ..BatchConfig::default() };
     let rig = Rig::start(config(batching(by_bytes.clone()), steady()), vec![]).await;
     rig.offer(0..50);
     rig.settled().await;

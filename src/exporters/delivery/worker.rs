@@ -56,7 +56,7 @@ impl<E: Encoder, S: Sender<E::Body>> InFlight<'_, E, S> {
 
     /// Not delivered, and the data is good: back to who waits for it, else dropped.
     fn undelivered(&mut self, items: usize, reason: &'static str) {
-        if self.acks.is_empty() {
+        if self.acks.settled() {
             return self.dropped(items, reason);
         }
         let items = self.take(items);
@@ -76,7 +76,7 @@ impl<E: Encoder, S: Sender<E::Body>> Drop for InFlight<'_, E, S> {
         self.core.gauges.in_flight(-1);
         if !self.finished {
             let items = std::mem::take(&mut self.items);
-            self.core.settle_unsent(items, !self.acks.is_empty());
+            self.core.settle_unsent(items, !self.acks.settled());
             self.core.torn_down(self.cost);
         }
     }
@@ -120,7 +120,7 @@ async fn process<E: Encoder, S: Sender<E::Body>>(core: &Arc<Core<E, S>>, job: Jo
                 verdict = verdict.worst(Verdict::Rejected { bad_data, reason });
             }
             End::Expired { after, reason } => {
-                let waited_for = !flight.acks.is_empty();
+                let waited_for = !flight.acks.settled();
                 flight.undelivered(items, "expired");
                 if !waited_for {
                     log_drop(core, items, "no more retries left", &reason);
@@ -129,7 +129,7 @@ async fn process<E: Encoder, S: Sender<E::Body>>(core: &Arc<Core<E, S>>, job: Jo
             }
             End::Cancelled => {
                 let left = flight.take(usize::MAX);
-                core.settle_unsent(left, !flight.acks.is_empty());
+                core.settle_unsent(left, !flight.acks.settled());
                 verdict = Verdict::retry("the agent is shutting down");
                 break;
             }

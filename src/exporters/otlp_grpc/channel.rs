@@ -193,7 +193,11 @@ impl Channel {
                     .map_err(|e| format!("name resolver error: {host}: {e}"))?;
                 let mut seen = HashSet::new();
                 let found: Vec<_> = found.filter(|a| seen.insert(*a)).map(Address::Tcp).collect();
-                if found.is_empty() { Err(format!("name resolver error: {host}: no addresses")) } else { Ok(found) }
+                if found.is_empty() {
+                    Err(format!("name resolver error: {host}: no addresses"))
+                } else {
+                    Ok(found)
+                }
             }
         }
     }
@@ -324,7 +328,8 @@ async fn drive(channel: Weak<Channel>, id: u64, mut driver: Driver) {
             _ => ended.map_err(|e| e.to_string()),
         }
     });
-    let busy = || channel.upgrade().is_some_and(|c| c.lock().connections.iter().any(|c| c.id == id && c.is_busy()));
+    let busy =
+        || channel.upgrade().is_some_and(|c| c.lock().connections.iter().any(|c| c.id == id && c.is_busy()));
     let ended = match (keepalive, pings) {
         (Some(keepalive), Some(pings)) => tokio::select! {
             ended = running => ended,

@@ -51,7 +51,8 @@ impl OtlpGrpcConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
         self.client.check(node, cx);
         // An endpoint that does not parse is reported as such.
-        if self.client.endpoint.is_empty() && node.get("endpoint").is_none_or(|n| n.is_null() || is_empty(n)) {
+        if self.client.endpoint.is_empty() && node.get("endpoint").is_none_or(|n| n.is_null() || is_empty(n))
+        {
             let pos = node.pos_of("endpoint");
             cx.error(pos, "requires a non-empty \"endpoint\"");
         }
@@ -73,7 +74,11 @@ impl ComponentConfig for OtlpGrpcConfig {
 ///
 /// # Errors
 /// An endpoint that makes no URI.
-pub fn build(config: &OtlpGrpcConfig, signal: Signal, cx: &BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
+pub fn build(
+    config: &OtlpGrpcConfig,
+    signal: Signal,
+    cx: &BuildContext,
+) -> Result<Arc<dyn Exporter>, BuildError> {
     let sender = GrpcSender::new(config, signal)?;
     let delivery = DeliveryConfig {
         queue: config.sending_queue.get().cloned(),
@@ -145,7 +150,8 @@ impl GrpcSender {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         if let Some(auth) = &running.auth {
-            auth.authorize(attempt.client, request.headers_mut()).map_err(|e| Outcome::retry(e.to_string()))?;
+            auth.authorize(attempt.client, request.headers_mut())
+                .map_err(|e| Outcome::retry(e.to_string()))?;
         }
         let (answer, _open) = self.open(&running.channel, request, attempt.body).await?;
         read_answer(answer).await
@@ -194,9 +200,9 @@ impl GrpcSender {
     fn frame(&self, body: &Rope) -> Result<Message, Outcome> {
         let payload = match self.codec {
             None => body.clone(),
-            Some(codec) => {
-                Rope::from(deflate(codec, None, body).map_err(|e| Outcome::rejected(format!("compression: {e}")))?)
-            }
+            Some(codec) => Rope::from(
+                deflate(codec, None, body).map_err(|e| Outcome::rejected(format!("compression: {e}")))?,
+            ),
         };
         Message::new(self.codec.is_some(), payload)
             .ok_or_else(|| Outcome::TooLarge { reason: "the message is larger than 4 GiB".to_owned() })
@@ -245,7 +251,8 @@ async fn read_answer(answer: ResponseFuture) -> Result<Outcome, Outcome> {
         Err(_) if head.headers.contains_key("grpc-status") => None,
         Err(e) => return Err(broken(&e)),
     };
-    let status = trailers.as_ref().and_then(status::from_headers).or_else(|| status::from_headers(&head.headers));
+    let status =
+        trailers.as_ref().and_then(status::from_headers).or_else(|| status::from_headers(&head.headers));
     match status {
         Some(RpcStatus { code: 0, .. }) => Ok(accepted(&message)),
         Some(status) => Ok(status.outcome()),

@@ -46,9 +46,7 @@ fn percent_decode(text: &[u8]) -> String {
     while let Some((&first, tail)) = rest.split_first() {
         rest = tail;
         let decoded = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
-                hex(high).zip(hex(low)).map(|(h, l)| (h << 4 | l, after))
-            }
+            (b'%', [high, low, after @ ..]) => hex(high).zip(hex(low)).map(|(h, l)| (h << 4 | l, after)),
             _ => None,
         };
         match decoded {
@@ -79,7 +77,8 @@ mod tests {
         crate::pdata::wire::put_bytes(&mut any, 2, &[0x0a, 0x02, 0x08, 0x05]);
         let mut status = vec![0x08, 0x08];
         crate::pdata::wire::put_bytes(&mut status, 3, &any);
-        let want = RpcStatus { code: 8, message: "café 100%".into(), retry_info: Some(Duration::from_secs(5)) };
+        let want =
+            RpcStatus { code: 8, message: "café 100%".into(), retry_info: Some(Duration::from_secs(5)) };
         for padded in [true, false] {
             let text = BASE64.encode(&status);
             let text = if padded { text.as_str() } else { text.trim_end_matches('=') };

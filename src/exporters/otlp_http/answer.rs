@@ -37,7 +37,8 @@ fn kind(headers: &HeaderMap) -> &str {
 
 /// A 2xx. Only answers in OTLP's own forms are read; a proxy's page is an OK like any other.
 fn taken(headers: &HeaderMap, body: &[u8]) -> Outcome {
-    let unreadable = |why: String| Outcome::rejected(format!("error parsing the answer to an accepted request: {why}"));
+    let unreadable =
+        |why: String| Outcome::rejected(format!("error parsing the answer to an accepted request: {why}"));
     match kind(headers) {
         "application/x-protobuf" => match partial_success(body) {
             Ok((rejected, message)) => Outcome::Delivered { rejected, message },
@@ -53,7 +54,9 @@ fn taken(headers: &HeaderMap, body: &[u8]) -> Outcome {
 
 fn partial_success_json(answer: &Value) -> Outcome {
     let member = |of: &Value, names: &[&str]| names.iter().find_map(|name| of.get(name).cloned());
-    let Some(partial) = member(answer, &["partialSuccess", "partial_success"]) else { return Outcome::delivered() };
+    let Some(partial) = member(answer, &["partialSuccess", "partial_success"]) else {
+        return Outcome::delivered();
+    };
     let names = [
         "rejectedSpans",
         "rejectedDataPoints",
@@ -107,15 +110,18 @@ mod tests {
 
     #[test]
     fn statuses_follow_the_table() {
-        let class = |status: u16, pairs: &[(&'static str, &str)]| {
-            match outcome(StatusCode::from_u16(status).unwrap(), &headers(pairs), b"", "u") {
-                Outcome::Delivered { .. } => "ok".to_owned(),
-                Outcome::Retry { after: None, .. } => "retry".to_owned(),
-                Outcome::Retry { after: Some(d), .. } => format!("retry after {}", d.as_secs()),
-                Outcome::Rejected { bad_data: true, .. } => "bad".to_owned(),
-                Outcome::Rejected { .. } => "drop".to_owned(),
-                Outcome::TooLarge { .. } => "halve".to_owned(),
-            }
+        let class = |status: u16, pairs: &[(&'static str, &str)]| match outcome(
+            StatusCode::from_u16(status).unwrap(),
+            &headers(pairs),
+            b"",
+            "u",
+        ) {
+            Outcome::Delivered { .. } => "ok".to_owned(),
+            Outcome::Retry { after: None, .. } => "retry".to_owned(),
+            Outcome::Retry { after: Some(d), .. } => format!("retry after {}", d.as_secs()),
+            Outcome::Rejected { bad_data: true, .. } => "bad".to_owned(),
+            Outcome::Rejected { .. } => "drop".to_owned(),
+            Outcome::TooLarge { .. } => "halve".to_owned(),
         };
         for status in [200, 202, 204] {
             assert_eq!(class(status, &[]), "ok");
@@ -149,7 +155,11 @@ mod tests {
         let cases: Vec<(&str, &[u8], Outcome)> = vec![
             ("application/x-protobuf", &proto, partial(3, "no")),
             ("application/x-protobuf", b"", partial(0, "")),
-            ("application/json", br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"no"}}"#, partial(3, "no")),
+            (
+                "application/json",
+                br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"no"}}"#,
+                partial(3, "no"),
+            ),
             ("application/json", br#"{"partialSuccess":{"rejectedLogRecords":4}}"#, partial(4, "")),
             ("application/json; charset=utf-8", br#"{"partialSuccess":{}}"#, partial(0, "")),
             ("application/json", b"{}", partial(0, "")),
@@ -157,7 +167,11 @@ mod tests {
             ("text/html", b"<html>", partial(0, "")),
         ];
         for (kind, body, want) in cases {
-            assert_eq!(outcome(StatusCode::OK, &headers(&[("content-type", kind)]), body, "u"), want, "{kind}");
+            assert_eq!(
+                outcome(StatusCode::OK, &headers(&[("content-type", kind)]), body, "u"),
+                want,
+                "{kind}"
+            );
         }
         for (kind, body) in [("application/x-protobuf", &[0x0a_u8][..]), ("application/json", b"{")] {
             let got = outcome(StatusCode::OK, &headers(&[("content-type", kind)]), body, "u");

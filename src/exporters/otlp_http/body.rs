@@ -61,4 +61,3 @@ impl Body for RopeBody {
         SizeHint::with_exact(self.remaining as u64)
     }
 }
-

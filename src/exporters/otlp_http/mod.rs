@@ -73,7 +73,8 @@ impl OtlpHttpConfig {
         let keys = ["endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint", "profiles_endpoint"];
         // A URL that does not parse is reported as such.
         let written = |key: &&str| node.get(key).is_some_and(|n| !n.is_null() && !is_empty(n));
-        let set = Signal::ALL.iter().any(|s| !self.own_url(*s).is_empty()) || !self.client.endpoint.is_empty();
+        let set =
+            Signal::ALL.iter().any(|s| !self.own_url(*s).is_empty()) || !self.client.endpoint.is_empty();
         if !set && !keys.iter().any(|key| written(key)) {
             cx.error(node.pos, "at least one endpoint must be specified");
         }
@@ -117,7 +118,11 @@ impl ComponentConfig for OtlpHttpConfig {
 ///
 /// # Errors
 /// There is no URL for the signal.
-pub fn build(config: &OtlpHttpConfig, signal: Signal, cx: &BuildContext) -> Result<Arc<dyn Exporter>, BuildError> {
+pub fn build(
+    config: &OtlpHttpConfig,
+    signal: Signal,
+    cx: &BuildContext,
+) -> Result<Arc<dyn Exporter>, BuildError> {
     let text = config.url(signal)?;
     let url = reqwest::Url::parse(&text).map_err(|e| format!("endpoint must be a valid URL: {e}"))?;
     let mut headers = HeaderMap::new();
@@ -128,7 +133,8 @@ pub fn build(config: &OtlpHttpConfig, signal: Signal, cx: &BuildContext) -> Resu
     }
     // What the user writes stands.
     headers.extend(config.client.headers.to_map());
-    let sender = HttpSender { config: config.client.clone(), encoding: kind, url, headers, client: OnceLock::new() };
+    let sender =
+        HttpSender { config: config.client.clone(), encoding: kind, url, headers, client: OnceLock::new() };
     let delivery = DeliveryConfig {
         queue: config.sending_queue.get().cloned(),
         retry: config.retry_on_failure.clone(),
@@ -213,7 +219,8 @@ impl HttpSender {
     /// No answer: the request may be sent again, unless it could not even be built.
     fn broken(&self, error: reqwest::Error) -> Outcome {
         let permanent = error.is_builder();
-        let reason = format!("failed to make an HTTP request to {}: {}", self.url, causes(&error.without_url()));
+        let reason =
+            format!("failed to make an HTTP request to {}: {}", self.url, causes(&error.without_url()));
         if permanent { Outcome::rejected(reason) } else { Outcome::retry(reason) }
     }
 }

@@ -160,7 +160,8 @@ impl HttpClientConfig {
     /// # Errors
     /// Unreadable certificates, a missing authenticator, a proxy URL that makes no sense.
     pub fn connect(&self, url: &str, cx: &RunContext) -> Result<HttpClient, StartError> {
-        let failed = |e: reqwest::Error| StartError::new(format!("HTTP client: {}", causes(&e.without_url())));
+        let failed =
+            |e: reqwest::Error| StartError::new(format!("HTTP client: {}", causes(&e.without_url())));
         let count = |n: i64| usize::try_from(n).ok().filter(|n| *n > 0);
         let idle = match (count(self.max_idle_conns), count(self.max_idle_conns_per_host)) {
             _ if self.disable_keep_alives => 0,
@@ -194,7 +195,8 @@ impl HttpClientConfig {
             Some(auth) => Some(cx.client_auth(auth.authenticator.as_str())?),
             None => None,
         };
-        let slots = count(self.max_conns_per_host).map(|n| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS))));
+        let slots =
+            count(self.max_conns_per_host).map(|n| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS))));
         Ok(HttpClient { client: builder.build().map_err(failed)?, auth, slots })
     }
 

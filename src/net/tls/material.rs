@@ -35,7 +35,7 @@ static RELOAD_FAILURES: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
 pub fn register_metrics(metrics: &Metrics) {
     for counter in [&*RELOADS, &*RELOAD_FAILURES].into_iter().flatten() {
         // Registered already is fine.
-        let _ = metrics.registry().register(Box::new(counter.clone()));
+        let _ = metrics.add(Box::new(counter.clone()));
     }
 }
 

@@ -18,7 +18,7 @@ use crate::exporters::delivery::{
 use crate::pdata::{Batch, ClientInfo, Rope, Signal};
 use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{
-    Acks, BuildContext, Consumer, Exporter, Leftover, Ledger, RunContext, StartError, Verdict, ack,
+    Acks, BuildContext, Consumer, Exporter, Ledger, Leftover, RunContext, StartError, Verdict, ack,
 };
 use crate::telemetry::Metrics;
 
