@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
+use crate::exporters::otlp_http::{self, OtlpHttpConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
@@ -207,6 +208,8 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
     row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
         "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
+    row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,
+        "Sends OTLP over HTTP, as protobuf or JSON.", OtlpHttpConfig, otlp_http::build),
 ];
 
 /// The row for a type name or alias.

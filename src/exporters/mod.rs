@@ -9,3 +9,4 @@ pub mod nop;
 mod own_thread;
 #[cfg(test)]
 mod testing;
+pub mod otlp_http;
