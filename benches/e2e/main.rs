@@ -68,9 +68,10 @@ impl Work {
                 "{resource: {attributes: [{key: cluster, value: gpu-west-1, action: upsert}]}}",
                 "[resource]",
             ),
-            Work::ItemAttribute => {
-                ("{attributes: {actions: [{key: cluster, value: gpu-west-1, action: insert}]}}", "[attributes]")
-            }
+            Work::ItemAttribute => (
+                "{attributes: {actions: [{key: cluster, value: gpu-west-1, action: insert}]}}",
+                "[attributes]",
+            ),
             Work::FourEdits => (
                 "{resource: {attributes: [{key: cluster, value: gpu-west-1, action: upsert}]}, \
                  attributes/1: {actions: [{key: region, value: eu-west, action: insert}]}, \
@@ -233,7 +234,13 @@ async fn small_numbers() {
     let mut starts = Vec::new();
     let mut idle = 0;
     for _ in 0..5 {
-        let row = Row { signal: Signal::Traces, work: Work::Pass, items: 1, compression: Compression::None, rate: 0 };
+        let row = Row {
+            signal: Signal::Traces,
+            work: Work::Pass,
+            items: 1,
+            compression: Compression::None,
+            rate: 0,
+        };
         let agent = start_agent(&row, &sink, false);
         starts.push(agent.start_to_open.as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -572,9 +572,8 @@ async fn connect_http1(
 ) -> Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>, String> {
     let stream = TcpStream::connect(address).await.map_err(|e| format!("connect: {}", e.kind()))?;
     let _ = stream.set_nodelay(true);
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| describe(&e))?;
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| describe(&e))?;
     tokio::spawn(connection);
     Ok(sender)
 }
@@ -647,4 +646,3 @@ fn accepted(message: &[u8]) -> Outcome {
         Err(e) => Outcome::Broken(format!("undecodable answer: {e}")),
     }
 }
-
