@@ -100,7 +100,7 @@ pub fn expected(told: &Value, said: &Value) -> Telemetry {
             "name": span["name"], "kind": span["kind"], "trace_id": trace_id, "span_id": id["span_id"],
             "parent_span_id": parent, "trace_state": state, "start": span["start"], "end": span["end"],
             "attributes": span["attributes"], "events": span["events"], "links": links, "status": span["status"],
-            "sampled": true, "remote_parent": span["parent"].is_object(),
+            "sampled": said["supports"]["sampled_flag"], "remote_parent": span["parent"].is_object(),
         });
         all.push(Signal::Traces, 1, item);
     }

@@ -421,7 +421,7 @@ async fn answer(
     };
     shared.requests.fetch_add(1, Ordering::Relaxed);
     shared.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-    shared.items[signal.index()].fetch_add(numbers.len() as u64, Ordering::Relaxed);
+    shared.items[signal.index()].fetch_add(count_items(signal, &message), Ordering::Relaxed);
     if shared.options.items > 0 {
         shared.ledger.store(&numbers);
     }

@@ -132,17 +132,15 @@ async function main() {
   }
 
   for (const want of [...told.spans].reverse()) spans[want.name].end(time(want.end));
-  for (const provider of [tracers, meters, loggers]) {
-    await provider.forceFlush();
-    await provider.shutdown();
-  }
+  // Shutting down flushes; flushing before it would send the metrics twice.
+  for (const provider of [tracers, meters, loggers]) await provider.shutdown();
   const ids = Object.fromEntries(
     Object.entries(spans).map(([name, span]) => {
       const { traceId, spanId } = span.spanContext();
       return [name, { trace_id: traceId, span_id: spanId }];
     }),
   );
-  const supports = { exemplars: false, scope_attributes: ['logs'] };
+  const supports = { exemplars: false, sampled_flag: true, scope_attributes: ['logs'] };
   console.log(JSON.stringify({ spans: ids, supports, delivered: true }));
 }
 

@@ -155,15 +155,15 @@ def main():
     for want in reversed(told["spans"]):
         spans[want["name"]].end(int(want["end"]))
     delivered = tracers.force_flush() and loggers.force_flush()
-    delivered = meters.force_flush() is not False and delivered
     tracers.shutdown()
+    # Shutting down flushes; flushing before it would send the metrics twice.
     meters.shutdown()
     loggers.shutdown()
     ids = {
         name: {"trace_id": f"{c.trace_id:032x}", "span_id": f"{c.span_id:016x}"}
         for name, c in ((name, span.get_span_context()) for name, span in spans.items())
     }
-    supports = {"exemplars": True, "scope_attributes": ["traces", "metrics", "logs"]}
+    supports = {"exemplars": True, "sampled_flag": False, "scope_attributes": ["traces", "metrics", "logs"]}
     print(json.dumps({"spans": ids, "supports": supports, "delivered": delivered}))
 
 
