@@ -7,8 +7,14 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
+use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
+use crate::processors::attributes::{self, AttributesProcessorConfig};
+use crate::processors::batch::{self, BatchConfig};
+use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +152,6 @@ pub struct Component {
 
 /// One row: `row!(Receiver, "otlp", aliases [], Beta, ALL, "about", OtlpConfig, otlp::build)`. The constructor
 /// takes `&OtlpConfig` first, then what its kind's constructors take.
-#[allow(unused_macros, reason = "the table starts empty")]
 macro_rules! row {
     ($kind:ident, $name:literal, aliases $aliases:expr, $stability:ident, $signals:expr, $about:literal,
      $config:ty, $build:expr) => {
@@ -187,7 +192,22 @@ macro_rules! row {
 }
 
 /// Every component there is.
-pub static COMPONENTS: &[Component] = &[];
+#[rustfmt::skip]
+pub static COMPONENTS: &[Component] = &[
+    row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
+        "Takes OTLP over gRPC and HTTP.", OtlpConfig, otlp::build),
+    row!(Processor, "attributes", aliases [], Beta, &Signal::ALL,
+        "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
+    row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
+        "Collects requests into larger ones, by item count and time.", BatchConfig, batch::build),
+    row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
+        "Refuses telemetry before memory runs out; senders are told to try again.",
+        MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
+        "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
+        "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
+];
 
 /// The row for a type name or alias.
 pub fn find(kind: Kind, type_name: &str) -> Option<&'static Component> {
@@ -195,7 +215,6 @@ pub fn find(kind: Kind, type_name: &str) -> Option<&'static Component> {
 }
 
 /// The config as the type the row was written for.
-#[allow(dead_code, reason = "the table starts empty")]
 fn typed<T: 'static>(config: &dyn AnyConfig) -> Result<&T, BuildError> {
     config.as_any().downcast_ref().ok_or_else(|| "the config has another component's type".to_owned())
 }

@@ -25,4 +25,5 @@ pub mod pdata;
 pub mod pipeline;
 pub mod processors;
 pub mod receivers;
+pub mod service;
 pub mod telemetry;

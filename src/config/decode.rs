@@ -29,6 +29,8 @@ pub struct Diag {
     pub message: String,
     /// What to write instead, such as `did you mean "endpoint"?`.
     pub hint: Option<String>,
+    /// Another place it has to do with, and how: `first written`.
+    pub related: Option<(&'static str, Pos)>,
 }
 
 /// Carries the findings and the current path through a decode.
@@ -36,6 +38,8 @@ pub struct Diag {
 pub struct Cx {
     /// Everything found so far.
     pub diags: Vec<Diag>,
+    /// The paths of values that must not be shown.
+    pub secrets: Vec<String>,
     path: Vec<String>,
 }
 
@@ -46,6 +50,24 @@ impl Cx {
         let out = f(self);
         self.path.pop();
         out
+    }
+
+    /// Appends to the path, for loops that cannot use a closure; [`Cx::pop`] takes it off again.
+    pub(super) fn push(&mut self, segment: &str) {
+        self.path.push(segment.to_owned());
+    }
+
+    /// Takes off what [`Cx::push`] appended.
+    pub(super) fn pop(&mut self) {
+        self.path.pop();
+    }
+
+    /// Reports an error at `pos` that has to do with another place.
+    pub(super) fn twice(&mut self, pos: Pos, message: String, first: Pos) {
+        self.report(Severity::Error, pos, message, None);
+        if let Some(diag) = self.diags.last_mut() {
+            diag.related = Some(("first written", first));
+        }
     }
 
     /// Reports an error at `pos`.
@@ -65,7 +87,17 @@ impl Cx {
 
     /// Reports a finding at `pos` under the current path.
     pub fn report(&mut self, severity: Severity, pos: Pos, message: String, hint: Option<String>) {
-        self.diags.push(Diag { severity, pos, path: self.path.join("::"), message, hint });
+        self.diags.push(Diag { severity, pos, path: self.path(), message, hint, related: None });
+    }
+
+    /// Remembers that the value at the current path is a secret: `print-config` shows `[REDACTED]` for it.
+    pub fn secret(&mut self) {
+        self.secrets.push(self.path());
+    }
+
+    /// The current path, such as `exporters::otlp::endpoint`.
+    pub fn path(&self) -> String {
+        self.path.join("::")
     }
 
     /// Reports that `node` is not what was expected.
@@ -116,6 +148,10 @@ pub enum SchemaKind {
     Optional(Box<Schema>),
     /// Any YAML.
     Any,
+    /// One boolean and no other.
+    Fixed(bool),
+    /// Cannot be written; left out of schema and reference.
+    Unsupported,
 }
 
 /// One key of a struct.
@@ -312,7 +348,9 @@ pub fn decode_struct<T: ConfigStruct>(target: &mut T, node: &Node, cx: &mut Cx) 
             for (key, value) in entries {
                 let known = cx.within(&key.text, |cx| target.decode_key(&key.text, value, cx));
                 if !known {
-                    let keys: Vec<&str> = target.fields().iter().map(|f| f.key).collect();
+                    let fields = target.fields();
+                    let supported = fields.iter().filter(|f| f.schema.kind != SchemaKind::Unsupported);
+                    let keys: Vec<&str> = supported.map(|f| f.key).collect();
                     cx.within(&key.text, |cx| unknown_key(key.pos, &key.text, &keys, cx));
                 }
             }
@@ -503,6 +541,20 @@ impl Config for Duration {
 
     fn to_json(&self) -> serde_json::Value {
         serde_json::Value::from(super::types::format_duration(*self))
+    }
+}
+
+impl Config for serde_json::Value {
+    fn decode_into(&mut self, node: &Node, _: &mut Cx) {
+        *self = node.to_json();
+    }
+
+    fn schema() -> Schema {
+        Schema { name: "any", kind: SchemaKind::Any }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        self.clone()
     }
 }
 

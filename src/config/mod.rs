@@ -4,10 +4,23 @@
 //! through [`Config`], usually written by [`config!`](crate::config), collecting every mistake in a [`Cx`]
 //! instead of stopping at the first. The same types describe themselves for the schema and the reference.
 
+mod check;
 mod decode;
+mod expand;
 mod node;
+mod root;
+mod scalar;
+mod sources;
+mod telemetry;
 pub mod types;
+mod yaml;
 
 pub use decode::{Config, Cx, Diag, Schema, SchemaField, SchemaKind, Severity};
 pub use decode::{ConfigStruct, decode_struct, decode_word, key_name, nearest, text_of, unknown_key};
 pub use node::{Key, Node, Pos, Value};
+pub use root::{ComponentPlan, LoadOptions, Loaded, PipelinePlan, Plan, load, parse_bytes};
+pub use sources::{Source, SourceText, merge};
+pub use telemetry::{
+    LogEncoding, LogLevel, LogSampling, LogsConfig, MetricsConfig, MetricsLevel, PrometheusReader,
+    ResourceConfig, TelemetryConfig,
+};

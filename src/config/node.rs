@@ -77,9 +77,42 @@ impl Node {
         self.get(key).map_or(self.pos, |v| v.pos)
     }
 
+    /// Whether two values say the same, wherever they stand.
+    pub fn same(&self, other: &Node) -> bool {
+        self.expanded == other.expanded
+            && match (&self.value, &other.value) {
+                (Value::Seq(a), Value::Seq(b)) => {
+                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b))
+                }
+                (Value::Map(a), Value::Map(b)) => {
+                    a.len() == b.len() && a.iter().all(|(k, v)| other.get(&k.text).is_some_and(|o| v.same(o)))
+                }
+                (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+                (a, b) => a == b,
+            }
+    }
+
     /// Whether this is `null`.
     pub fn is_null(&self) -> bool {
         self.value == Value::Null
+    }
+
+    /// The value as JSON; what JSON has no number for becomes text.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(b) => (*b).into(),
+            Value::Int(i) => (*i).into(),
+            Value::UInt(u) => (*u).into(),
+            Value::Float(f) if f.is_finite() => (*f).into(),
+            Value::Float(f) => f.to_string().into(),
+            Value::Str(s) => s.as_str().into(),
+            Value::Seq(items) => items.iter().map(Node::to_json).collect(),
+            Value::Map(entries) => {
+                Json::Object(entries.iter().map(|(k, v)| (k.text.clone(), v.to_json())).collect())
+            }
+        }
     }
 
     /// What the value is, in a user's words.

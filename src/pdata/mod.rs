@@ -4,8 +4,18 @@
 //! ranges. Nothing here decodes into owned structs: views are cursors on the stack, edits are splices.
 
 mod batch;
+mod check;
+mod count;
+pub mod fields;
+pub mod json;
 pub mod rope;
+pub mod split;
+#[cfg(test)]
+pub mod testgen;
 pub mod wire;
 
 pub use batch::{Batch, ClientInfo, Signal};
-pub use rope::Rope;
+pub use check::check;
+pub use count::count;
+pub use rope::{Rope, RopeBuilder};
+pub use split::{halve, split_bytes, split_items};

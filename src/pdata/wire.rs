@@ -24,6 +24,8 @@ pub enum WireError {
     TooDeep,
     /// A known field that arrived with another wire type than its own.
     WrongType,
+    /// A trace id that is neither empty nor 16 bytes, or a span id that is neither empty nor 8 bytes.
+    BadId,
 }
 
 impl fmt::Display for WireError {
@@ -35,6 +37,7 @@ impl fmt::Display for WireError {
             WireError::BadGroup => "a group is not closed as it was opened",
             WireError::TooDeep => "the message is nested too deeply",
             WireError::WrongType => "a field has the wrong wire type",
+            WireError::BadId => "a trace id is not 16 bytes long or a span id not 8",
         })
     }
 }
@@ -116,53 +119,57 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         let start = self.pos;
-        let Some(rest) = self.buf.get(start..) else { return Ok(None) };
-        if rest.is_empty() {
-            return Ok(None);
-        }
-        let (tag, used) = read_varint(rest)?;
-        let number = tag >> 3;
-        if number == 0 || number > 0x1fff_ffff {
-            return Err(WireError::BadTag);
-        }
-        let number = number as u32;
-        let body = start + used;
-        let (value, end) = self.value(number, (tag & 7) as u8, body)?;
-        self.pos = end;
-        Ok(Some(Field { number, value, start, end }))
-    }
-
-    #[inline]
-    fn value(&self, number: u32, wire_type: u8, at: usize) -> Result<(Value<'a>, usize), WireError> {
-        let rest = self.buf.get(at..).ok_or(WireError::Truncated)?;
-        match wire_type {
-            0 => {
-                let (v, used) = read_varint(rest)?;
-                Ok((Value::Varint(v), at + used))
+        let Some([first, rest @ ..]) = self.buf.get(start..) else { return Ok(None) };
+        // Fields 1 to 15 have a tag of one byte: nearly every field of OTLP.
+        let (number, wire_type, body, rest) = match *first {
+            tag @ 0x08..=0x7f => (u32::from(tag >> 3), tag & 7, start + 1, rest),
+            _ => {
+                let all = self.buf.get(start..).unwrap_or_default();
+                let (number, wire_type, used) = read_tag(all)?;
+                (number, wire_type, start + used, all.get(used..).unwrap_or_default())
             }
-            1 => {
-                let (head, _) = rest.split_first_chunk::<8>().ok_or(WireError::Truncated)?;
-                Ok((Value::Fixed64(u64::from_le_bytes(*head)), at + 8))
-            }
+        };
+        let (value, end) = match wire_type {
             2 => {
                 let (len, used) = read_varint(rest)?;
                 let len = usize::try_from(len).map_err(|_| WireError::Truncated)?;
-                let from = at + used;
-                let to = from.checked_add(len).ok_or(WireError::Truncated)?;
-                let bytes = self.buf.get(from..to).ok_or(WireError::Truncated)?;
-                Ok((Value::Bytes(bytes), to))
+                let bytes = rest.get(used..).and_then(|r| r.get(..len)).ok_or(WireError::Truncated)?;
+                (Value::Bytes(bytes), body + used + len)
+            }
+            0 => {
+                let (v, used) = read_varint(rest)?;
+                (Value::Varint(v), body + used)
+            }
+            1 => {
+                let head = rest.first_chunk::<8>().ok_or(WireError::Truncated)?;
+                (Value::Fixed64(u64::from_le_bytes(*head)), body + 8)
+            }
+            5 => {
+                let head = rest.first_chunk::<4>().ok_or(WireError::Truncated)?;
+                (Value::Fixed32(u32::from_le_bytes(*head)), body + 4)
             }
             3 => {
-                let end = skip_group(self.buf, at, number)?;
-                Ok((Value::Group(self.buf.get(at..end).ok_or(WireError::Truncated)?), end))
+                let end = skip_group(self.buf, body, number)?;
+                (Value::Group(self.buf.get(body..end).ok_or(WireError::Truncated)?), end)
             }
-            4 => Err(WireError::BadGroup),
-            5 => {
-                let (head, _) = rest.split_first_chunk::<4>().ok_or(WireError::Truncated)?;
-                Ok((Value::Fixed32(u32::from_le_bytes(*head)), at + 4))
-            }
-            _ => Err(WireError::BadTag),
-        }
+            4 => return Err(WireError::BadGroup),
+            _ => return Err(WireError::BadTag),
+        };
+        self.pos = end;
+        Ok(Some(Field { number, value, start, end }))
+    }
+}
+
+/// Reads one tag: field number, wire type and how many bytes it took. The wire type may still be 6 or 7.
+///
+/// # Errors
+/// [`WireError::BadTag`] when the number is 0 or above 2^29-1, and as [`read_varint`].
+#[inline]
+pub fn read_tag(buf: &[u8]) -> Result<(u32, u8, usize), WireError> {
+    let (tag, used) = read_varint(buf)?;
+    match u32::try_from(tag) {
+        Ok(tag) if tag >= 8 => Ok((tag >> 3, (tag & 7) as u8, used)),
+        _ => Err(WireError::BadTag),
     }
 }
 
@@ -172,11 +179,16 @@ impl<'a> Cursor<'a> {
 /// [`WireError::Truncated`] when the bytes end first, [`WireError::VarintTooLong`] past ten bytes.
 #[inline]
 pub fn read_varint(buf: &[u8]) -> Result<(u64, usize), WireError> {
-    match buf.first() {
-        Some(&b) if b < 0x80 => return Ok((u64::from(b), 1)),
-        None => return Err(WireError::Truncated),
-        Some(_) => {}
+    match *buf {
+        [a, ..] if a < 0x80 => Ok((u64::from(a), 1)),
+        [a, b, ..] if b < 0x80 => Ok((u64::from(a & 0x7f) | u64::from(b) << 7, 2)),
+        _ => read_long_varint(buf),
     }
+}
+
+/// The rest of [`read_varint`], out of line so that the short cases stay small where they are inlined.
+#[inline(never)]
+fn read_long_varint(buf: &[u8]) -> Result<(u64, usize), WireError> {
     let mut value = 0u64;
     for (i, &b) in buf.iter().take(10).enumerate() {
         // The tenth byte holds bit 63 only; more would be lost, as every decoder refuses.
@@ -229,14 +241,10 @@ fn skip_group(buf: &[u8], mut pos: usize, open: u32) -> Result<usize, WireError>
     let mut current = open;
     loop {
         let rest = buf.get(pos..).ok_or(WireError::Truncated)?;
-        let (tag, used) = read_varint(rest)?;
-        let number = u32::try_from(tag >> 3).map_err(|_| WireError::BadTag)?;
-        if number == 0 || number > 0x1fff_ffff {
-            return Err(WireError::BadTag);
-        }
+        let (number, wire_type, used) = read_tag(rest)?;
         pos += used;
         let after = |n: usize| pos.checked_add(n).filter(|&p| p <= buf.len()).ok_or(WireError::Truncated);
-        match tag & 7 {
+        match wire_type {
             0 => pos += read_varint(buf.get(pos..).ok_or(WireError::Truncated)?)?.1,
             1 => pos = after(8)?,
             2 => {

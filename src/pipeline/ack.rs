@@ -48,7 +48,7 @@ impl Verdict {
     }
 
     /// The worse of two verdicts; of two retries the longer delay.
-    fn worst(self, other: Verdict) -> Verdict {
+    pub fn worst(self, other: Verdict) -> Verdict {
         match (&self, &other) {
             (Verdict::Retry { after: a, .. }, Verdict::Retry { after: b, .. }) if b > a => other,
             _ if other.rank() > self.rank() => other,
@@ -116,39 +116,52 @@ impl Drop for Ack {
     }
 }
 
-/// All that waits for one batch: none for telemetry already acknowledged, several after a merge.
-#[derive(Debug, Clone, Default)]
-pub struct Acks(SmallVec<[Ack; 1]>);
+/// All that waits for one batch: several shares after a merge, none for telemetry acknowledged already.
+///
+/// A merge may bring together what was acknowledged and what was not. Refusing such a batch would lose the
+/// acknowledged part, so `settled` sticks: whoever gets a settled batch must take it.
+#[derive(Debug, Clone)]
+pub struct Acks {
+    shares: SmallVec<[Ack; 1]>,
+    settled: bool,
+}
 
 impl Acks {
     /// Nobody waits: the batch was acknowledged already, or is of our own making.
     pub fn none() -> Self {
-        Acks::default()
+        Acks { shares: SmallVec::new(), settled: true }
     }
 
-    /// Whether nobody waits any more, so that a refusal would be a loss.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether some of the batch was acknowledged already, so that refusing it would be a loss.
+    pub fn settled(&self) -> bool {
+        self.settled
     }
 
     /// Resolves every share with the same verdict.
     pub fn resolve(self, verdict: Verdict) {
-        for ack in self.0 {
+        for ack in self.shares {
             ack.resolve(verdict.clone());
         }
     }
 
     /// Takes over the shares of another batch, for a merge.
     pub fn append(&mut self, other: Acks) {
-        self.0.extend(other.0);
+        self.shares.extend(other.shares);
+        self.settled |= other.settled;
+    }
+}
+
+impl Default for Acks {
+    fn default() -> Self {
+        Acks::none()
     }
 }
 
 impl From<Ack> for Acks {
     fn from(ack: Ack) -> Self {
-        let mut acks = Acks::default();
-        acks.0.push(ack);
-        acks
+        let mut shares = SmallVec::new();
+        shares.push(ack);
+        Acks { shares, settled: false }
     }
 }
 
@@ -183,5 +196,14 @@ mod tests {
         let (first, mut rx) = ack();
         drop(Acks::from(first));
         assert!(matches!(rx.try_recv(), Ok(Verdict::Retry { .. })));
+    }
+
+    #[test]
+    fn a_merge_with_acknowledged_data_is_settled() {
+        let (share, _verdict) = ack();
+        let mut merged = Acks::from(share);
+        assert!(!merged.settled());
+        merged.append(Acks::none());
+        assert!(merged.settled());
     }
 }

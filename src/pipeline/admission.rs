@@ -1,8 +1,10 @@
 //! The byte ledger: memory is reserved before a body is read or inflated, and returned with the last clone of
 //! the batch it became. One atomic per reservation, none per item.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Limits;
 
 /// The process-wide account of bytes in flight.
 #[derive(Debug)]
@@ -10,6 +12,9 @@ pub struct Ledger {
     used: AtomicUsize,
     budget: AtomicUsize,
     peak: AtomicUsize,
+    /// Set while the process itself is above its hard limit: nothing more is reserved.
+    closed: AtomicBool,
+    limits: Mutex<Option<Limits>>,
 }
 
 impl Ledger {
@@ -19,6 +24,8 @@ impl Ledger {
             used: AtomicUsize::new(0),
             budget: AtomicUsize::new(budget),
             peak: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            limits: Mutex::new(None),
         })
     }
 
@@ -37,9 +44,29 @@ impl Ledger {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Changes the budget. What is already reserved stays reserved.
-    pub fn set_budget(&self, bytes: usize) {
-        self.budget.store(bytes, Ordering::Relaxed);
+    /// Takes the limits of a `memory_limiter`; the strictest of several counts. What is already reserved stays
+    /// reserved.
+    pub fn limit(&self, limits: Limits) {
+        let mut current = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_none_or(|c| limits.soft < c.soft) {
+            self.budget.store(limits.soft, Ordering::Relaxed);
+            *current = Some(limits);
+        }
+    }
+
+    /// The limits in force, if any were set.
+    pub fn limits(&self) -> Option<Limits> {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing is reserved because the process is above its hard limit.
+    pub fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Stops reserving (`true`), or starts again.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
     }
 
     /// Reserves `bytes`, or nothing when the budget does not allow it.
@@ -48,6 +75,9 @@ impl Ledger {
     }
 
     fn take(&self, bytes: usize) -> bool {
+        if self.closed() {
+            return false;
+        }
         let budget = self.budget();
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&total| total <= budget)
@@ -79,6 +109,13 @@ impl Lease {
             self.bytes.fetch_add(more, Ordering::Relaxed);
         }
         ok
+    }
+
+    /// A reservation of its own in the same ledger, past the budget if need be: for bytes that exist already.
+    pub fn alongside(&self, bytes: usize) -> Lease {
+        let lease = Lease { ledger: self.ledger.clone(), bytes: AtomicUsize::new(0) };
+        lease.settle(bytes);
+        lease
     }
 
     /// Sets the reservation to what is really held, past the budget if need be: for bytes that exist already.
@@ -115,7 +152,9 @@ mod tests {
         let b = ledger.reserve(90).unwrap();
         b.settle(120);
         assert_eq!((ledger.used(), ledger.peak()), (130, 130));
-        drop((a, b));
+        let c = b.alongside(7);
+        assert_eq!((c.bytes(), ledger.used()), (7, 137));
+        drop((a, b, c));
         assert_eq!(ledger.used(), 0);
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::Ledger;
 use super::runtime::Supervisor;
+use super::{Ledger, Readiness};
 use crate::net::auth::{ClientAuth, ServerAuth};
 use crate::pdata::{Batch, Signal};
 use crate::telemetry::Metrics;
@@ -37,6 +37,8 @@ pub struct RunContext {
     pub metrics: Arc<Metrics>,
     /// Started extensions by id, for authenticators.
     pub extensions: Arc<HashMap<String, Arc<dyn Extension>>>,
+    /// Where the agent is between start and stop, for health checks.
+    pub readiness: Readiness,
 }
 
 impl RunContext {
@@ -174,8 +176,9 @@ pub enum Stage {
     Edit(crate::processors::edit::Edit),
     /// Regroups batches.
     Regroup(Box<dyn Processor>),
-    /// Lets everything pass: a processor whose work is done elsewhere (`memory_limiter` sets the ledger).
-    Pass,
+    /// Lets everything pass and looks at it: a processor whose work is done elsewhere, as `memory_limiter`'s is
+    /// done by the ledger.
+    Observe(Box<dyn Fn(&Batch) + Send + Sync>),
 }
 
 /// How long shutdown may take when nothing else is said.

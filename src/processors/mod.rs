@@ -1,3 +1,8 @@
 //! What happens to telemetry on its way. One file or folder a processor, named like its type in the config.
 
+pub mod attributes;
+pub mod batch;
 pub mod edit;
+pub mod matching;
+pub mod memory_limiter;
+pub mod resource;

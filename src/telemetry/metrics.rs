@@ -17,6 +17,8 @@ use crate::pdata::Signal;
 pub struct Metrics {
     registry: Registry,
     families: Mutex<HashMap<String, Family>>,
+    before_scrape: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    hidden: OnceLock<&'static [&'static str]>,
 }
 
 #[derive(Clone)]
@@ -32,9 +34,23 @@ impl Metrics {
         Arc::default()
     }
 
-    /// The registry, for the scrape endpoint.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// Runs `update` before every scrape: for gauges that are read rather than kept.
+    pub fn before_scrape(&self, update: impl Fn() + Send + Sync + 'static) {
+        self.before_scrape.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(update));
+    }
+
+    /// Leaves out the families whose names start with one of `prefixes`. Can be said once.
+    pub fn hide(&self, prefixes: &'static [&'static str]) {
+        let _ = self.hidden.set(prefixes);
+    }
+
+    /// Every series as it is now, less what is hidden.
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.before_scrape.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|update| update());
+        let hidden = self.hidden.get().copied().unwrap_or_default();
+        let mut families = self.registry.gather();
+        families.retain(|family| !hidden.iter().any(|prefix| family.name().starts_with(prefix)));
+        families
     }
 
     /// A counter family, made on first use; `None` if the name is taken by another kind or is not a name.
@@ -70,6 +86,21 @@ impl Metrics {
             Family::Histogram(family) => Some(family),
             _ => None,
         }
+    }
+
+    /// Items sent, dropped and refused so far, over all components: for the last line of the log.
+    pub fn totals(&self) -> [u64; 3] {
+        let sum = |prefix: &str| {
+            let families = self.registry.gather();
+            let of_prefix = families.iter().filter(|f| f.name().starts_with(prefix));
+            of_prefix.flat_map(|f| f.get_metric()).map(|m| m.get_counter().get_value() as u64).sum()
+        };
+        [sum("otelcol_exporter_sent_"), sum("tidegate_dropped_items"), sum("otelcol_receiver_refused_")]
+    }
+
+    /// Adds a collector of another kind; `false` if one of its names is taken.
+    pub fn add(&self, collector: Box<dyn Collector>) -> bool {
+        self.registry.register(collector).is_ok()
     }
 
     fn family(&self, name: &str, make: impl FnOnce() -> Option<Family>) -> Option<Family> {

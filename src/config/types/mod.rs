@@ -6,6 +6,16 @@ use std::time::Duration;
 use super::decode::{Config, Cx, Schema, text_of};
 use super::node::{Node, Value};
 
+mod endpoint;
+mod fixed;
+mod headers;
+mod text;
+
+pub use endpoint::{Endpoint, GrpcEndpoint, HttpUrl, Target};
+pub use fixed::{Fixed, Unsupported};
+pub use headers::Headers;
+pub use text::{ByteSize, ExtensionId, Regex, check_id, type_of};
+
 /// Text that never shows: tokens, passwords, header values. Prints as `[REDACTED]` everywhere.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -34,6 +44,7 @@ impl Config for Secret {
         if let Some(text) = text_of(node, cx) {
             self.0 = text.to_owned();
         }
+        cx.secret();
     }
 
     fn schema() -> Schema {
@@ -73,6 +84,11 @@ impl<T> Optional<T> {
     pub fn get(&self) -> Option<&T> {
         self.on.then_some(&self.value)
     }
+
+    /// The block, if it is on, to settle defaults that depend on other keys.
+    pub fn get_mut(&mut self) -> Option<&mut T> {
+        self.on.then_some(&mut self.value)
+    }
 }
 
 impl<T: super::ConfigStruct> Config for Optional<T> {
@@ -107,6 +123,71 @@ impl<T: super::ConfigStruct> Config for Optional<T> {
 
     fn to_json(&self) -> serde_json::Value {
         if self.on { self.value.to_json() } else { serde_json::Value::Null }
+    }
+}
+
+/// A value of any type, for keys that take what an attribute can hold.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Any {
+    /// Nothing: `null`, or the key was not written.
+    #[default]
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A number with a fraction or an exponent.
+    Float(f64),
+    /// A string.
+    Str(String),
+    /// A list.
+    List(Vec<Any>),
+    /// A map, in the order of the file.
+    Map(Vec<(String, Any)>),
+}
+
+impl Config for Any {
+    fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
+        *self = match &node.value {
+            Value::Null => return,
+            Value::Bool(b) => Any::Bool(*b),
+            Value::Int(i) => Any::Int(*i),
+            Value::UInt(u) => {
+                return cx.error(node.pos, format!("{u} is out of range: {} to {}", i64::MIN, i64::MAX));
+            }
+            Value::Float(f) => Any::Float(*f),
+            Value::Str(s) => Any::Str(s.clone()),
+            Value::Seq(nodes) => Any::List(nodes.iter().map(|n| Any::from_node(n, cx)).collect()),
+            Value::Map(entries) => {
+                Any::Map(entries.iter().map(|(k, n)| (k.text.clone(), Any::from_node(n, cx))).collect())
+            }
+        };
+    }
+
+    fn schema() -> Schema {
+        Schema { name: "value", kind: super::SchemaKind::Any }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        match self {
+            Any::Null => serde_json::Value::Null,
+            Any::Bool(b) => serde_json::Value::from(*b),
+            Any::Int(i) => serde_json::Value::from(*i),
+            Any::Float(f) => serde_json::Value::from(*f),
+            Any::Str(s) => serde_json::Value::from(s.as_str()),
+            Any::List(items) => items.iter().map(Config::to_json).collect(),
+            Any::Map(entries) => {
+                serde_json::Value::Object(entries.iter().map(|(k, v)| (k.clone(), v.to_json())).collect())
+            }
+        }
+    }
+}
+
+impl Any {
+    fn from_node(node: &Node, cx: &mut Cx) -> Self {
+        let mut value = Any::Null;
+        value.decode_into(node, cx);
+        value
     }
 }
 

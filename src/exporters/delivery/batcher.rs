@@ -1,0 +1,122 @@
+//! `sending_queue.batch`: merges what was taken until it is worth a request, and splits what is too much for one.
+//!
+//! Merging appends ropes and copies no telemetry. Data of different clients shares a batch unless partition keys
+//! keep it apart; a merged batch keeps of its clients what they have in common: the partition's values.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::queue::Job;
+use super::split;
+use super::{BatchConfig, BatchSizer};
+use crate::pdata::{Batch, ClientInfo};
+
+/// What waits for more, by partition.
+#[derive(Debug)]
+pub(super) struct Batcher {
+    min: usize,
+    max: usize,
+    sizer: BatchSizer,
+    timeout: Duration,
+    keys: Vec<String>,
+    /// Few in practice; the queue bounds them, as each holds at least one batch.
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    values: Vec<Vec<String>>,
+    job: Job,
+    due: Instant,
+}
+
+impl Batcher {
+    pub fn new(config: &BatchConfig) -> Self {
+        let size = |n: i64| usize::try_from(n).unwrap_or(0);
+        Batcher {
+            min: size(config.min_size),
+            max: size(config.max_size),
+            sizer: config.sizer,
+            timeout: config.flush_timeout,
+            keys: config.partition.metadata_keys.clone(),
+            partitions: Vec::new(),
+        }
+    }
+
+    /// Adds a batch; what is large enough goes to `out`. Returns pieces that are larger than `max_size` and
+    /// cannot be cut, for the caller to give up on.
+    pub fn add(&mut self, now: Instant, job: Job, out: &mut VecDeque<Job>) -> Vec<Job> {
+        let values = self.values(&job.batch.client);
+        let at = self.partitions.iter().position(|p| p.values == values);
+        let (mut job, due) = match at.map(|at| self.partitions.swap_remove(at)) {
+            Some(waiting) => (self.merge(waiting.job, job, &values), waiting.due),
+            None => (job, now + self.timeout),
+        };
+        let mut oversized = Vec::new();
+        if self.max > 0 && self.size(&job.batch) > self.max {
+            let mut pieces = VecDeque::from(split::cut(job, self.max, self.sizer));
+            let Some(last) = pieces.pop_back() else { return oversized };
+            for piece in pieces {
+                self.emit(piece, out, &mut oversized);
+            }
+            job = last;
+        }
+        if self.size(&job.batch) >= self.min {
+            self.emit(job, out, &mut oversized);
+        } else {
+            self.partitions.push(Partition { values, job, due });
+        }
+        oversized
+    }
+
+    fn emit(&self, job: Job, out: &mut VecDeque<Job>, oversized: &mut Vec<Job>) {
+        if self.max > 0 && self.size(&job.batch) > self.max {
+            oversized.push(job);
+        } else {
+            out.push_back(job);
+        }
+    }
+
+    /// Moves what is due at `now` to `out`, or everything without a time.
+    pub fn flush(&mut self, now: Option<Instant>, out: &mut VecDeque<Job>) {
+        let is_due = |p: &mut Partition| now.is_none_or(|now| p.due <= now);
+        out.extend(self.partitions.extract_if(.., is_due).map(|p| p.job));
+    }
+
+    /// When `flush` has something to do next.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.partitions.iter().map(|p| p.due).min()
+    }
+
+    fn size(&self, batch: &Batch) -> usize {
+        match self.sizer {
+            BatchSizer::Items => batch.items,
+            BatchSizer::Bytes => batch.rope.len(),
+        }
+    }
+
+    fn values(&self, client: &ClientInfo) -> Vec<Vec<String>> {
+        let value = |key: &String| client.metadata(key).map(<[String]>::to_vec).unwrap_or_default();
+        self.keys.iter().map(value).collect()
+    }
+
+    fn merge(&self, mut into: Job, job: Job, values: &[Vec<String>]) -> Job {
+        into.cost += job.cost;
+        let Batch { rope, items, client, received, leases, acks, .. } = job.batch;
+        let batch = &mut into.batch;
+        if !Arc::ptr_eq(&batch.client, &client) {
+            let metadata =
+                self.keys.iter().cloned().zip(values.iter().map(|v| v.iter().cloned().collect())).collect();
+            batch.client = Arc::new(ClientInfo { metadata, ..ClientInfo::default() });
+        }
+        batch.rope.append(rope);
+        batch.items += items;
+        batch.received = batch.received.min(received);
+        batch.leases.extend(leases);
+        batch.acks.append(acks);
+        into
+    }
+}

@@ -1,0 +1,47 @@
+//! What clients are configured with, as the Collector names it.
+
+mod grpc;
+
+pub use grpc::{Balancer, GrpcClientConfig, GrpcCompression, KeepaliveConfig};
+
+use crate::config;
+use crate::config::types::ExtensionId;
+use crate::config::{Cx, Node};
+
+config! {
+    /// How requests are authenticated.
+    pub struct ClientAuthConfig {
+        /// The id of an authenticator listed under `extensions`.
+        pub authenticator: ExtensionId = ExtensionId::default(),
+    }
+    validate = ClientAuthConfig::check;
+}
+
+impl ClientAuthConfig {
+    fn check(&self, node: &Node, cx: &mut Cx) {
+        if self.authenticator.is_empty() && node.entry("authenticator").is_none() && !node.is_null() {
+            cx.error(node.pos, "'authenticator' must name an extension");
+        }
+    }
+}
+
+config! {
+    /// One middleware of a client or server.
+    pub struct MiddlewareConfig {
+        /// The id of an extension.
+        pub id: ExtensionId = ExtensionId::default(),
+    }
+}
+
+/// Reports middlewares, which we have none of.
+pub(crate) fn refuse_middlewares(middlewares: &[MiddlewareConfig], node: &Node, cx: &mut Cx) {
+    if !middlewares.is_empty() {
+        let pos = node.pos_of("middlewares");
+        cx.within("middlewares", |cx| cx.error(pos, "middlewares are not supported"));
+    }
+}
+
+/// What we call ourselves when the user names nothing else: `tidegate/<version> (<os>/<arch>)`.
+pub fn user_agent() -> String {
+    format!("tidegate/{} ({}/{})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH)
+}

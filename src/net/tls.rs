@@ -1,0 +1,20 @@
+//! TLS for servers and clients: rustls with ring, under the Collector's keys.
+//!
+//! Promises: every key has its effect or is refused with a reason; certificates and keys follow their files (also
+//! when Kubernetes swaps a symlink) without a restart; a new file that is broken changes nothing but a counter
+//! and a log line. No process-wide crypto provider is installed or needed.
+//!
+//! Costs: one look at the clock a handshake, and a few small reads when a check is due.
+
+mod client;
+mod config;
+mod material;
+mod server;
+
+pub use client::ClientTls;
+pub use config::{TlsClientConfig, TlsServerConfig, TlsSettings, TlsTpmConfig};
+pub use material::register_metrics;
+pub use server::ServerTls;
+
+#[cfg(test)]
+mod tests;

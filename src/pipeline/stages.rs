@@ -1,0 +1,278 @@
+//! The stages between a receiver and its exporters, chained by calls.
+//!
+//! A chain is built once from the exporters backwards; a batch moves through it on the receiver's own task. Only
+//! a regrouping stage keeps data, and only it has a task, for its timer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::runtime::Supervisor;
+use super::{Consumer, Processor};
+use crate::pdata::Batch;
+use crate::processors::edit::Program;
+use crate::telemetry::Counter;
+
+/// Gives every batch to several consumers. Each has its own queue, so none waits for another; the sender hears
+/// the worst of their verdicts.
+pub struct FanOut(Vec<Arc<dyn Consumer>>);
+
+/// Counts what enters a pipeline.
+pub struct Entry {
+    received: Counter,
+    next: Arc<dyn Consumer>,
+}
+
+/// Looks at every batch and passes it on.
+pub struct Observe {
+    look: Box<dyn Fn(&Batch) + Send + Sync>,
+    next: Arc<dyn Consumer>,
+}
+
+/// Runs a fused edit program.
+pub struct Editing {
+    program: Program,
+    malformed: Counter,
+    next: Arc<dyn Consumer>,
+}
+
+/// Runs a processor that keeps data for a while.
+pub struct Regroup {
+    processor: Mutex<Box<dyn Processor>>,
+    /// Tells the timer that a deadline was set.
+    deadline_set: Notify,
+    next: Arc<dyn Consumer>,
+}
+
+impl FanOut {
+    /// One consumer as it is, several behind a fan-out.
+    pub fn over(mut consumers: Vec<Arc<dyn Consumer>>) -> Option<Arc<dyn Consumer>> {
+        match consumers.len() {
+            0 | 1 => consumers.pop(),
+            _ => Some(Arc::new(FanOut(consumers))),
+        }
+    }
+}
+
+impl Consumer for FanOut {
+    fn consume(&self, batch: Batch) {
+        let Some((last, others)) = self.0.split_last() else { return };
+        for consumer in others {
+            consumer.consume(batch.clone());
+        }
+        last.consume(batch);
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.0.iter().any(|c| c.holds_acks())
+    }
+}
+
+impl Entry {
+    /// The way into a pipeline.
+    pub fn new(received: Counter, next: Arc<dyn Consumer>) -> Self {
+        Entry { received, next }
+    }
+}
+
+impl Consumer for Entry {
+    fn consume(&self, batch: Batch) {
+        self.received.add(batch.items as u64);
+        self.next.consume(batch);
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.next.holds_acks()
+    }
+}
+
+impl Observe {
+    /// A stage that calls `look` on every batch.
+    pub fn new(look: Box<dyn Fn(&Batch) + Send + Sync>, next: Arc<dyn Consumer>) -> Self {
+        Observe { look, next }
+    }
+}
+
+impl Consumer for Observe {
+    fn consume(&self, batch: Batch) {
+        (self.look)(&batch);
+        self.next.consume(batch);
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.next.holds_acks()
+    }
+}
+
+impl Editing {
+    /// A stage that edits; items whose bytes are not what they should be pass unchanged and are counted.
+    pub fn new(program: Program, malformed: Counter, next: Arc<dyn Consumer>) -> Self {
+        Editing { program, malformed, next }
+    }
+}
+
+impl Consumer for Editing {
+    fn consume(&self, mut batch: Batch) {
+        let applied = self.program.apply(&mut batch);
+        self.malformed.add(applied.malformed as u64);
+        self.next.consume(batch);
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.next.holds_acks()
+    }
+}
+
+impl Regroup {
+    /// A stage around `processor`. Call [`Regroup::start`] once there is a runtime.
+    pub fn new(processor: Box<dyn Processor>, next: Arc<dyn Consumer>) -> Arc<Self> {
+        Arc::new(Regroup { processor: Mutex::new(processor), deadline_set: Notify::new(), next })
+    }
+
+    /// Starts the timer.
+    pub fn start(self: &Arc<Self>, supervisor: &Supervisor) {
+        let stage = self.clone();
+        supervisor.spawn("pipeline timer", async move {
+            loop {
+                let deadline = stage.locked(|p| p.deadline());
+                match deadline {
+                    // Registered before the check above could have missed a deadline: `notify_one` leaves a permit.
+                    None => stage.deadline_set.notified().await,
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                }
+                stage.flush(false);
+            }
+        });
+    }
+
+    /// Passes on what is due, or everything.
+    pub fn flush(&self, all: bool) {
+        let now = tokio::time::Instant::now().into_std();
+        let mut out = Vec::new();
+        self.locked(|p| p.flush(now, all, &mut out));
+        out.into_iter().for_each(|batch| self.next.consume(batch));
+    }
+
+    fn locked<R>(&self, f: impl FnOnce(&mut dyn Processor) -> R) -> R {
+        f(self.processor.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
+    }
+}
+
+impl Consumer for Regroup {
+    fn consume(&self, batch: Batch) {
+        let hold = self.next.holds_acks();
+        let now: Instant = tokio::time::Instant::now().into_std();
+        let mut out = Vec::new();
+        let newly_waiting = self.locked(|p| {
+            let before = p.deadline().is_some();
+            p.process(now, batch, hold, &mut out);
+            !before && p.deadline().is_some()
+        });
+        if newly_waiting {
+            self.deadline_set.notify_one();
+        }
+        out.into_iter().for_each(|batch| self.next.consume(batch));
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.next.holds_acks()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use smallvec::SmallVec;
+
+    use super::*;
+    use crate::components::Build;
+    use crate::config::{Node, Pos, Value};
+    use crate::pdata::{Rope, Signal};
+    use crate::pipeline::{Acks, BuildContext, Ledger, Stage, Verdict, ack};
+    use crate::telemetry::Metrics;
+
+    /// Takes everything, or refuses everything while `full`.
+    #[derive(Default)]
+    struct Destination {
+        full: AtomicBool,
+        taken: Mutex<Vec<usize>>,
+    }
+
+    impl Consumer for Destination {
+        fn consume(&self, batch: Batch) {
+            if self.full.load(Ordering::Relaxed) && !batch.acks.settled() {
+                return batch.acks.resolve(Verdict::retry("full"));
+            }
+            self.taken.lock().unwrap().push(batch.items);
+            batch.acks.resolve(Verdict::Accepted);
+        }
+
+        fn holds_acks(&self) -> bool {
+            self.full.load(Ordering::Relaxed)
+        }
+    }
+
+    fn batch(items: usize, acks: Acks) -> Batch {
+        Batch {
+            signal: Signal::Logs,
+            rope: Rope::from(vec![0u8; 8]),
+            items,
+            client: Arc::default(),
+            received: Instant::now(),
+            leases: SmallVec::new(),
+            acks,
+        }
+    }
+
+    fn regroup(next: Arc<dyn Consumer>) -> Arc<Regroup> {
+        let row = crate::components::find(crate::components::Kind::Processor, "batch").unwrap();
+        let config = (row.decode)(&Node::new(Pos::default(), Value::Null), &mut crate::config::Cx::default());
+        let cx = BuildContext { id: "batch".into(), metrics: Metrics::new(), ledger: Ledger::new(1 << 20) };
+        let Build::Processor(make) = row.build else { panic!("batch is a processor") };
+        let Stage::Regroup(processor) = make(config.as_ref(), Signal::Logs, &cx).unwrap() else {
+            panic!("regroups")
+        };
+        Regroup::new(processor, next)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_sent_when_its_time_comes() {
+        let destination = Arc::new(Destination::default());
+        let stage = regroup(destination.clone());
+        stage.start(&Supervisor::default());
+        for round in 1..=3 {
+            let (share, verdict) = ack();
+            stage.consume(batch(3, share.into()));
+            assert_eq!(verdict.await, Ok(Verdict::Accepted), "acknowledged before it is sent");
+            tokio::time::sleep(Duration::from_millis(199)).await;
+            assert_eq!(destination.taken.lock().unwrap().len(), round - 1);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            assert_eq!(destination.taken.lock().unwrap().len(), round);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_destination_answers_for_itself_and_delays_nobody() {
+        let (full, free) = (Arc::new(Destination::default()), Arc::new(Destination::default()));
+        let both = FanOut::over(vec![full.clone() as Arc<dyn Consumer>, free.clone()]).unwrap();
+        let stage = regroup(both);
+        stage.start(&Supervisor::default());
+
+        // Acknowledged while there was room: taken by both, however full one has become since.
+        let (early, verdict) = ack();
+        stage.consume(batch(1, early.into()));
+        assert_eq!(verdict.await, Ok(Verdict::Accepted));
+        full.full.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+
+        // Sent while one is full: the other has it, and the sender hears that not all do.
+        let (late, verdict) = ack();
+        stage.consume(batch(2, late.into()));
+        assert_eq!(verdict.await, Ok(Verdict::retry("full")));
+        assert_eq!(*full.taken.lock().unwrap(), [1]);
+        assert_eq!(*free.taken.lock().unwrap(), [1, 2]);
+    }
+}

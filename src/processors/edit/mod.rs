@@ -1,0 +1,190 @@
+//! The fused edit program: adjacent editing processors compile into one walk over the bytes.
+//!
+//! Each editing processor contributes an [`Edit`]; a [`Program`] runs those of neighbouring processors in one
+//! walk, with the same result as if they ran one after another: a later action sees what an earlier one left,
+//! and so do a later processor's conditions.
+//!
+//! # What it promises
+//!
+//! * Fields nobody edits keep their bytes, known or unknown, and untouched attributes keep their order. A new
+//!   attribute follows the last one there was.
+//! * Where nothing changes, the rope stays as it is and nothing is copied. Setting what is there already is no
+//!   change.
+//! * Any bytes are safe. An item that cannot be read stays as it is and is counted in [`Applied::malformed`].
+//! * Where a key stands twice, `delete` and `hash` act on all of them, every other action on the first, which
+//!   is the one the Collector finds. A message that stands twice where one belongs is merged, as decoders do.
+//!
+//! # What it costs
+//!
+//! A program for resources reads and rewrites each resource and the lengths around it; scopes are referenced
+//! and never read. A program for items reads the tags of each item and the keys of its attributes once,
+//! whatever the number of processors, and copies the items that change; conditions on resource, scope or
+//! metric are decided once for all items below. Memory is allocated per batch, not per item.
+
+mod action;
+mod attrs;
+mod splice;
+mod value;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+pub use action::{Action, ActionKind, ConvertedType};
+pub(crate) use action::{Op, regex_error};
+pub(crate) use value::Scalar;
+
+use crate::pdata::wire::{Cursor, WireError};
+use crate::pdata::{Batch, Rope, Signal};
+use crate::processors::matching::Matcher;
+
+/// What one editing processor contributes to the program.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    steps: Vec<Step>,
+}
+
+/// The fused edits of neighbouring processors for one signal. Shared by all tasks.
+#[derive(Debug)]
+pub struct Program {
+    signal: Signal,
+    steps: Vec<Step>,
+    slots: action::Slots,
+    /// Whether any step is about items; if not, scopes are never read.
+    edits_items: bool,
+    asks_scope: bool,
+    asks_metric: bool,
+    /// About how many bytes the steps add to a resource, and to an item.
+    resource_growth: usize,
+    item_growth: usize,
+}
+
+/// What applying a program found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use = "malformed items are to be counted"]
+pub struct Applied {
+    /// Whether the batch is different now.
+    pub changed: bool,
+    /// Items, or larger messages around them, that could not be read and stayed as they were.
+    pub malformed: usize,
+}
+
+/// One processor's actions on one kind of attributes.
+#[derive(Debug, Clone)]
+enum Step {
+    Resource(Vec<Op>),
+    Items { matcher: Option<Matcher>, ops: Vec<Op> },
+}
+
+impl Edit {
+    /// Actions on the attributes of resources.
+    pub(crate) fn resource(ops: Vec<Op>) -> Self {
+        Edit { steps: vec![Step::Resource(ops)] }
+    }
+
+    /// Actions on the attributes of spans, log records or data points that `matcher` lets through.
+    pub(crate) fn items(matcher: Option<Matcher>, ops: Vec<Op>) -> Self {
+        Edit { steps: vec![Step::Items { matcher, ops }] }
+    }
+}
+
+impl Program {
+    /// Fuses the edits of neighbouring processors, first to last.
+    pub fn new(signal: Signal, edits: Vec<Edit>) -> Self {
+        let mut steps: Vec<Step> = edits.into_iter().flat_map(|edit| edit.steps).collect();
+        let mut slots = action::Slots::default();
+        let (mut resource_growth, mut item_growth) = (0, 0);
+        for step in &mut steps {
+            let (ops, growth) = match step {
+                Step::Resource(ops) => (ops, &mut resource_growth),
+                Step::Items { ops, .. } => (ops, &mut item_growth),
+            };
+            for op in ops {
+                slots.assign(op);
+                *growth += op.growth();
+            }
+        }
+        let asks = |test: fn(&Matcher) -> bool| {
+            steps.iter().any(|s| matches!(s, Step::Items { matcher: Some(m), .. } if test(m)))
+        };
+        Program {
+            signal,
+            edits_items: steps.iter().any(|s| matches!(s, Step::Items { .. })),
+            asks_scope: asks(Matcher::asks_scope),
+            asks_metric: asks(Matcher::asks_metric),
+            steps,
+            slots,
+            resource_growth,
+            item_growth,
+        }
+    }
+
+    /// Runs the program on a batch of its signal. Memory allocated for what changed is added to what the batch
+    /// has reserved, past the budget if need be.
+    pub fn apply(&self, batch: &mut Batch) -> Applied {
+        debug_assert_eq!(batch.signal, self.signal, "a program is made for one signal");
+        let pieces = whole_messages(&batch.rope);
+        let (spliced, malformed) = walk::run(self, &pieces, batch);
+        let Some(spliced) = spliced else { return Applied { changed: false, malformed } };
+        batch.rope = spliced.rope;
+        if let Some(first) = batch.leases.first() {
+            let lease = Arc::new(first.alongside(spliced.allocated));
+            if !spliced.refers {
+                // Nothing of the original is left in this batch.
+                batch.leases.clear();
+            }
+            batch.leases.push(lease);
+        }
+        Applied { changed: true, malformed }
+    }
+}
+
+/// The rope's pieces, joined where a message of the top level lies across a boundary.
+fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
+    let mut out = SmallVec::new();
+    if let [only] = rope.pieces() {
+        out.push(only.clone());
+        return out;
+    }
+    let (mut joined, mut whole) = (Vec::new(), 0);
+    for piece in rope.pieces() {
+        if joined.is_empty() {
+            whole = whole_until(piece, 0);
+            if whole == piece.len() {
+                out.push(piece.clone());
+            } else {
+                joined.reserve(rope.len().min(piece.len() * 2));
+                joined.extend_from_slice(piece);
+            }
+            continue;
+        }
+        joined.extend_from_slice(piece);
+        whole = whole_until(&joined, whole);
+        if whole == joined.len() {
+            out.push(Bytes::from(std::mem::take(&mut joined)));
+        }
+    }
+    if !joined.is_empty() {
+        out.push(Bytes::from(joined));
+    }
+    out
+}
+
+/// The end of the last whole field, looking from the end of an earlier one. Bytes that are no message count as
+/// whole: joining more to them makes them no better.
+fn whole_until(bytes: &[u8], from: usize) -> usize {
+    let mut fields = Cursor::new(bytes.get(from..).unwrap_or_default());
+    loop {
+        match fields.next_field() {
+            Ok(Some(_)) => {}
+            Ok(None) => return bytes.len(),
+            Err(WireError::Truncated) => return from + fields.pos(),
+            Err(_) => return bytes.len(),
+        }
+    }
+}

@@ -1,0 +1,669 @@
+//! `include` and `exclude`: which items a processor acts on.
+//!
+//! A compiled [`Matcher`] is asked once a resource, once a scope, once a metric and once an item; each level
+//! decides what it can, so that a condition on the resource costs nothing per item and a resource that is out
+//! leaves its items unread. Strings are compared as bytes and regular expressions match anywhere in the text:
+//! a text that is not UTF-8 is no error. Nothing is allocated while matching, except for the text of a
+//! number that is compared with a regular expression.
+
+use regex::bytes::{Regex, RegexSet};
+
+use crate::config;
+use crate::config::types::Any;
+use crate::config::{Config, Cx, Node, Schema, SchemaKind, Value as NodeValue, nearest};
+use crate::config_enum;
+use crate::pdata::Signal;
+use crate::pdata::wire::{Cursor, Value, WireError};
+use crate::processors::edit::Scalar;
+
+config_enum! {
+    /// How texts are compared.
+    pub enum MatchType {
+        /// The whole text must be equal.
+        Strict = "strict",
+        /// A regular expression that may match anywhere in the text.
+        Regexp = "regexp",
+    }
+}
+
+impl Default for MatchType {
+    fn default() -> Self {
+        MatchType::Strict
+    }
+}
+
+config! {
+    /// Settings of the Collector's cache of regular expression matches, so that its files keep working. Nothing
+    /// is cached here: what a resource, scope or metric decides is asked once for all of its items, and
+    /// matching a text costs no more than looking it up would. Neither key changes any result.
+    pub struct RegexpConfig {
+        /// Whether matches may be cached.
+        pub cacheenabled: bool = false,
+        /// How many matches may be cached; 0 for any number.
+        pub cachemaxnumentries: usize = 0,
+    }
+}
+
+config! {
+    /// An attribute that must be there.
+    pub struct AttributeCriterion {
+        /// The attribute.
+        pub key: String = String::new(),
+        /// Its value, of the same type and equal; with `match_type: regexp` a regular expression for its text.
+        /// Without a value the attribute need only be present.
+        pub value: Any = Any::Null,
+    }
+    validate = AttributeCriterion::check;
+}
+
+config! {
+    /// An instrumentation library (scope).
+    pub struct LibraryCriterion {
+        /// Its name.
+        pub name: String = String::new(),
+        /// Its version; any version when not given.
+        pub version: Option<String> = None,
+    }
+    validate = LibraryCriterion::check;
+}
+
+config! {
+    /// Log records of at least some severity.
+    pub struct SeverityCriterion {
+        /// The least severity: a number from 1 to 24 or a name such as `INFO` or `WARN2`.
+        pub min: SeverityNumber = SeverityNumber(0),
+        /// Whether records without a severity match.
+        pub match_undefined: bool = false,
+    }
+}
+
+config! {
+    /// Which items are meant. Criteria of different kinds must all hold; in a list one entry is enough, except
+    /// for `attributes` and `resources`, where all must hold.
+    pub struct MatchConfig {
+        /// How texts are compared: `strict` or `regexp`. Required.
+        pub match_type: Option<MatchType> = None,
+        /// The Collector's cache settings; they change no result.
+        pub regexp: RegexpConfig = RegexpConfig::default(),
+        /// Values of the resource attribute `service.name`.
+        pub services: Vec<String> = Vec::new(),
+        /// Traces only: names of spans.
+        pub span_names: Vec<String> = Vec::new(),
+        /// Traces only: kinds of spans, such as `SPAN_KIND_SERVER`.
+        pub span_kinds: Vec<String> = Vec::new(),
+        /// Logs only: bodies. A body that is no string does not match.
+        pub log_bodies: Vec<String> = Vec::new(),
+        /// Logs only: severity texts.
+        pub log_severity_texts: Vec<String> = Vec::new(),
+        /// Logs only: the least severity.
+        pub log_severity_number: Option<SeverityCriterion> = None,
+        /// Metrics only: names of metrics.
+        pub metric_names: Vec<String> = Vec::new(),
+        /// Traces and logs only: attributes of the item.
+        pub attributes: Vec<AttributeCriterion> = Vec::new(),
+        /// Attributes of the resource.
+        pub resources: Vec<AttributeCriterion> = Vec::new(),
+        /// Instrumentation libraries.
+        pub libraries: Vec<LibraryCriterion> = Vec::new(),
+    }
+    validate = MatchConfig::check;
+}
+
+/// A severity number, written as a number from 0 to 24 or as a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SeverityNumber(pub i32);
+
+/// A compiled pair of `include` and `exclude`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Matcher {
+    include: Option<Criteria>,
+    exclude: Option<Criteria>,
+}
+
+/// What is known so far of the items below a resource, scope or metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// Whether any of them may still be acted on.
+    pub(crate) run: bool,
+    /// Whether `exclude` may still match.
+    exclude: bool,
+}
+
+/// The fields of an item that criteria look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ItemFields<'a> {
+    name: &'a [u8],
+    kind: u64,
+    severity_number: i32,
+    severity_text: &'a [u8],
+    body: Scalar<'a>,
+}
+
+#[derive(Debug, Clone)]
+struct Criteria {
+    services: Option<Words>,
+    resources: Vec<HasAttribute>,
+    libraries: Vec<Library>,
+    metric_names: Option<Words>,
+    span_names: Option<Words>,
+    span_kinds: Option<Words>,
+    log_bodies: Option<Words>,
+    log_severity_texts: Option<Words>,
+    log_severity_number: Option<SeverityCriterion>,
+    attributes: Vec<HasAttribute>,
+}
+
+/// The levels at which criteria can be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Resource,
+    Scope,
+    Metric,
+    Item,
+}
+
+#[derive(Debug, Clone)]
+enum Words {
+    Exact(Vec<Box<[u8]>>),
+    Pattern(RegexSet),
+}
+
+#[derive(Debug, Clone)]
+struct Library {
+    name: Words,
+    version: Option<Words>,
+}
+
+#[derive(Debug, Clone)]
+struct HasAttribute {
+    key: Box<[u8]>,
+    test: Test,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Present,
+    Equal(Any),
+    Pattern(Regex),
+}
+
+const SPAN_KINDS: [&str; 6] = [
+    "SPAN_KIND_UNSPECIFIED",
+    "SPAN_KIND_INTERNAL",
+    "SPAN_KIND_SERVER",
+    "SPAN_KIND_CLIENT",
+    "SPAN_KIND_PRODUCER",
+    "SPAN_KIND_CONSUMER",
+];
+
+const SEVERITIES: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+
+impl AttributeCriterion {
+    fn check(&self, node: &Node, cx: &mut Cx) {
+        if self.key.is_empty() {
+            cx.error(node.pos, "missing required field \"key\"");
+        }
+        if matches!(self.value, Any::List(_) | Any::Map(_)) {
+            cx.error(node.pos_of("value"), "only a string, number or boolean can be matched");
+        }
+    }
+}
+
+impl LibraryCriterion {
+    fn check(&self, node: &Node, cx: &mut Cx) {
+        if self.name.is_empty() {
+            cx.error(node.pos, "missing required field \"name\"");
+        }
+    }
+}
+
+impl MatchConfig {
+    fn check(&self, node: &Node, cx: &mut Cx) {
+        let Some(match_type) = self.match_type else {
+            if node.get("match_type").is_none_or(Node::is_null) {
+                cx.error_hint(
+                    node.pos,
+                    "missing required field \"match_type\"",
+                    "write \"strict\" or \"regexp\"",
+                );
+            }
+            return;
+        };
+        if self.given().is_empty() {
+            cx.error_hint(
+                node.pos,
+                "no criteria are given",
+                "give at least one, such as services, attributes, resources or libraries",
+            );
+        }
+        match match_type {
+            MatchType::Strict => {
+                for (i, kind) in self.span_kinds.iter().enumerate() {
+                    if SPAN_KINDS.contains(&kind.as_str()) {
+                        continue;
+                    }
+                    let hint = match nearest(kind, &SPAN_KINDS) {
+                        Some(near) => format!("did you mean \"{near}\"?"),
+                        None => format!("valid values: {}", SPAN_KINDS.join(", ")),
+                    };
+                    let pos = element_pos(node, "span_kinds", i);
+                    cx.error_hint(pos, format!("\"{kind}\" is no kind of span"), hint);
+                }
+            }
+            MatchType::Regexp => self.check_patterns(node, cx),
+        }
+    }
+
+    fn check_patterns(&self, node: &Node, cx: &mut Cx) {
+        let lists = [
+            ("services", &self.services),
+            ("span_names", &self.span_names),
+            ("span_kinds", &self.span_kinds),
+            ("log_bodies", &self.log_bodies),
+            ("log_severity_texts", &self.log_severity_texts),
+            ("metric_names", &self.metric_names),
+        ];
+        for (key, list) in lists {
+            for (i, pattern) in list.iter().enumerate() {
+                check_regex(pattern, element_pos(node, key, i), cx);
+            }
+        }
+        for (key, list) in [("attributes", &self.attributes), ("resources", &self.resources)] {
+            for (i, criterion) in list.iter().enumerate() {
+                let pos = element(node, key, i).map_or(node.pos, |n| n.pos_of("value"));
+                match &criterion.value {
+                    Any::Null | Any::List(_) | Any::Map(_) => {}
+                    Any::Str(pattern) => check_regex(pattern, pos, cx),
+                    _ => cx.error_hint(
+                        pos,
+                        "with match_type \"regexp\" a value must be a string",
+                        "quote it, or use match_type: strict",
+                    ),
+                }
+            }
+        }
+        for (i, library) in self.libraries.iter().enumerate() {
+            let at = element(node, "libraries", i);
+            check_regex(&library.name, at.map_or(node.pos, |n| n.pos_of("name")), cx);
+            if let Some(version) = &library.version {
+                check_regex(version, at.map_or(node.pos, |n| n.pos_of("version")), cx);
+            }
+        }
+    }
+
+    /// The kinds of criteria that are given, each with the signals it fits.
+    fn given(&self) -> Vec<(&'static str, &'static [Signal])> {
+        const ALL: &[Signal] = &Signal::ALL;
+        const TRACES: &[Signal] = &[Signal::Traces];
+        const LOGS: &[Signal] = &[Signal::Logs];
+        const METRICS: &[Signal] = &[Signal::Metrics];
+        const ITEMS: &[Signal] = &[Signal::Traces, Signal::Logs];
+        [
+            ("services", ALL, self.services.is_empty()),
+            ("span_names", TRACES, self.span_names.is_empty()),
+            ("span_kinds", TRACES, self.span_kinds.is_empty()),
+            ("log_bodies", LOGS, self.log_bodies.is_empty()),
+            ("log_severity_texts", LOGS, self.log_severity_texts.is_empty()),
+            ("log_severity_number", LOGS, self.log_severity_number.is_none()),
+            ("metric_names", METRICS, self.metric_names.is_empty()),
+            ("attributes", ITEMS, self.attributes.is_empty()),
+            ("resources", ALL, self.resources.is_empty()),
+            ("libraries", ALL, self.libraries.is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(key, signals, absent)| (!absent).then_some((key, signals)))
+        .collect()
+    }
+
+    fn compile(&self, section: &str, signal: Signal) -> Result<Criteria, String> {
+        let given = self.given();
+        if given.is_empty() {
+            return Err(format!("{section}: no criteria are given"));
+        }
+        if let Some((key, _)) = given.iter().find(|(_, signals)| !signals.contains(&signal)) {
+            return Err(format!(
+                "{section}: \"{key}\" does not apply to {}; a processor with it cannot be in such a pipeline",
+                signal.name()
+            ));
+        }
+        let how =
+            self.match_type.ok_or_else(|| format!("{section}: missing required field \"match_type\""))?;
+        let words = |list: &[String]| -> Result<Option<Words>, String> {
+            if list.is_empty() { Ok(None) } else { Words::new(how, list).map(Some) }
+        };
+        let attributes = |list: &[AttributeCriterion]| {
+            list.iter().map(|c| HasAttribute::new(how, c)).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Criteria {
+            services: words(&self.services)?,
+            resources: attributes(&self.resources)?,
+            libraries: self
+                .libraries
+                .iter()
+                .map(|l| {
+                    let version =
+                        l.version.as_ref().map(|v| Words::new(how, std::slice::from_ref(v))).transpose()?;
+                    Ok::<_, String>(Library {
+                        name: Words::new(how, std::slice::from_ref(&l.name))?,
+                        version,
+                    })
+                })
+                .collect::<Result<_, _>>()?,
+            metric_names: words(&self.metric_names)?,
+            span_names: words(&self.span_names)?,
+            span_kinds: words(&self.span_kinds)?,
+            log_bodies: words(&self.log_bodies)?,
+            log_severity_texts: words(&self.log_severity_texts)?,
+            log_severity_number: self.log_severity_number.clone(),
+            attributes: attributes(&self.attributes)?,
+        })
+    }
+}
+
+impl Config for SeverityNumber {
+    fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
+        match &node.value {
+            NodeValue::Null => {}
+            NodeValue::Str(name) => {
+                let upper = name.to_ascii_uppercase();
+                let (word, digit) = match upper.strip_suffix(['2', '3', '4']) {
+                    Some(word) => (word, upper.bytes().last().map_or(0, |d| i32::from(d - b'1'))),
+                    None => (upper.as_str(), 0),
+                };
+                match SEVERITIES.iter().position(|s| *s == word) {
+                    Some(i) => self.0 = i as i32 * 4 + 1 + digit,
+                    None => cx.error_hint(
+                        node.pos,
+                        format!("\"{name}\" is no severity"),
+                        "write a number from 1 to 24, or TRACE, DEBUG, INFO, WARN, ERROR, FATAL, each also with 2, 3 or 4",
+                    ),
+                }
+            }
+            _ => {
+                let mut number = self.0;
+                number.decode_into(node, cx);
+                if (0..=24).contains(&number) {
+                    self.0 = number;
+                } else {
+                    cx.error(node.pos, format!("{number} is out of range: 0 to 24"));
+                }
+            }
+        }
+    }
+
+    fn schema() -> Schema {
+        Schema { name: "severity", kind: SchemaKind::Any }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::Value::from(self.0)
+    }
+}
+
+impl Live {
+    /// Everything below is acted on.
+    pub(crate) const YES: Live = Live { run: true, exclude: false };
+    /// Nothing below is acted on.
+    pub(crate) const NO: Live = Live { run: false, exclude: false };
+}
+
+impl Matcher {
+    /// Compiles `include` and `exclude` for a signal; `None` if neither is given.
+    ///
+    /// # Errors
+    /// Criteria that do not fit the signal, an empty block, an invalid pattern.
+    pub(crate) fn new(
+        include: Option<&MatchConfig>,
+        exclude: Option<&MatchConfig>,
+        signal: Signal,
+    ) -> Result<Option<Self>, String> {
+        let include = include.map(|c| c.compile("include", signal)).transpose()?;
+        let exclude = exclude.map(|c| c.compile("exclude", signal)).transpose()?;
+        Ok((include.is_some() || exclude.is_some()).then_some(Matcher { include, exclude }))
+    }
+
+    /// Whether scopes have to be asked.
+    pub(crate) fn asks_scope(&self) -> bool {
+        self.any(|c| !c.libraries.is_empty())
+    }
+
+    /// Whether metrics have to be asked.
+    pub(crate) fn asks_metric(&self) -> bool {
+        self.any(|c| c.metric_names.is_some())
+    }
+
+    /// Whether items have to be asked about more than their attributes.
+    pub(crate) fn asks_item_fields(&self) -> bool {
+        self.any(Criteria::asks_fields)
+    }
+
+    /// Whether anything is left to ask items, after what was decided above them.
+    #[inline]
+    pub(crate) fn asks_item(&self, live: Live) -> bool {
+        let item = |c: &Option<Criteria>| c.as_ref().is_some_and(|c| c.last_level() == Level::Item);
+        item(&self.include) || (live.exclude && item(&self.exclude))
+    }
+
+    /// Decides what a resource's attributes decide; `get` finds an attribute's value by its key.
+    pub(crate) fn at_resource<'a>(&self, get: impl Fn(&[u8]) -> Option<&'a [u8]>) -> Result<Live, WireError> {
+        let start = Live { run: true, exclude: self.exclude.is_some() };
+        self.decide(start, Level::Resource, |c| c.resource_matches(&get))
+    }
+
+    /// Decides what a scope's name and version decide.
+    pub(crate) fn at_scope(&self, live: Live, name: &[u8], version: &[u8]) -> Live {
+        let matches =
+            |c: &Criteria| c.libraries.is_empty() || c.libraries.iter().any(|l| l.matches(name, version));
+        self.decide(live, Level::Scope, |c| Ok(matches(c))).unwrap_or(live)
+    }
+
+    /// Decides what a metric's name decides.
+    pub(crate) fn at_metric(&self, live: Live, name: &[u8]) -> Live {
+        let matches = |c: &Criteria| c.metric_names.as_ref().is_none_or(|w| w.matches(name));
+        self.decide(live, Level::Metric, |c| Ok(matches(c))).unwrap_or(live)
+    }
+
+    /// Decides about an item.
+    pub(crate) fn at_item<'a>(
+        &self,
+        live: Live,
+        fields: Option<&ItemFields<'a>>,
+        get: impl Fn(&[u8]) -> Option<&'a [u8]>,
+    ) -> Result<bool, WireError> {
+        Ok(self.decide(live, Level::Item, |c| c.item_matches(fields, &get))?.run)
+    }
+
+    fn any(&self, test: impl Fn(&Criteria) -> bool) -> bool {
+        self.include.iter().chain(&self.exclude).any(test)
+    }
+
+    fn decide(
+        &self,
+        mut live: Live,
+        level: Level,
+        matches: impl Fn(&Criteria) -> Result<bool, WireError>,
+    ) -> Result<Live, WireError> {
+        if let Some(include) = self.include.as_ref().filter(|_| live.run) {
+            live.run = matches(include)?;
+        }
+        if let Some(exclude) = self.exclude.as_ref().filter(|_| live.run && live.exclude) {
+            live.exclude = matches(exclude)?;
+            // With nothing left to ask below, a match is final.
+            live.run = !(live.exclude && exclude.last_level() <= level);
+        }
+        Ok(live)
+    }
+}
+
+impl Criteria {
+    /// The last level that is asked about anything.
+    fn last_level(&self) -> Level {
+        if !self.attributes.is_empty() || self.asks_fields() {
+            Level::Item
+        } else if self.metric_names.is_some() {
+            Level::Metric
+        } else if !self.libraries.is_empty() {
+            Level::Scope
+        } else {
+            Level::Resource
+        }
+    }
+
+    fn asks_fields(&self) -> bool {
+        self.span_names.is_some()
+            || self.span_kinds.is_some()
+            || self.log_bodies.is_some()
+            || self.log_severity_texts.is_some()
+            || self.log_severity_number.is_some()
+    }
+
+    fn resource_matches<'a>(&self, get: &impl Fn(&[u8]) -> Option<&'a [u8]>) -> Result<bool, WireError> {
+        if let Some(services) = &self.services {
+            let found = match get(b"service.name") {
+                Some(value) => Scalar::read(value)?.text().is_some_and(|text| services.matches(&text)),
+                None => false,
+            };
+            if !found {
+                return Ok(false);
+            }
+        }
+        all_match(&self.resources, get)
+    }
+
+    fn item_matches<'a>(
+        &self,
+        fields: Option<&ItemFields<'a>>,
+        get: &impl Fn(&[u8]) -> Option<&'a [u8]>,
+    ) -> Result<bool, WireError> {
+        if let Some(fields) = fields {
+            let ok = |words: &Option<Words>, text: &[u8]| words.as_ref().is_none_or(|w| w.matches(text));
+            let kind = || usize::try_from(fields.kind).ok().and_then(|k| SPAN_KINDS.get(k)).copied();
+            let body = |words: &Words| matches!(fields.body, Scalar::Str(text) if words.matches(text));
+            let fits = ok(&self.span_names, fields.name)
+                && self.span_kinds.as_ref().is_none_or(|w| w.matches(kind().unwrap_or_default().as_bytes()))
+                && ok(&self.log_severity_texts, fields.severity_text)
+                && self.log_severity_number.as_ref().is_none_or(|s| s.matches(fields.severity_number))
+                && self.log_bodies.as_ref().is_none_or(body);
+            if !fits {
+                return Ok(false);
+            }
+        }
+        all_match(&self.attributes, get)
+    }
+}
+
+impl SeverityCriterion {
+    fn matches(&self, number: i32) -> bool {
+        if number == 0 { self.match_undefined } else { number >= self.min.0 }
+    }
+}
+
+impl Library {
+    fn matches(&self, name: &[u8], version: &[u8]) -> bool {
+        self.name.matches(name) && self.version.as_ref().is_none_or(|v| v.matches(version))
+    }
+}
+
+impl Words {
+    fn new(how: MatchType, words: &[String]) -> Result<Self, String> {
+        Ok(match how {
+            MatchType::Strict => Words::Exact(words.iter().map(|w| w.as_bytes().into()).collect()),
+            MatchType::Regexp => Words::Pattern(RegexSet::new(words).map_err(|why| why.to_string())?),
+        })
+    }
+
+    fn matches(&self, text: &[u8]) -> bool {
+        match self {
+            Words::Exact(words) => words.iter().any(|w| **w == *text),
+            Words::Pattern(set) => set.is_match(text),
+        }
+    }
+}
+
+impl HasAttribute {
+    fn new(how: MatchType, criterion: &AttributeCriterion) -> Result<Self, String> {
+        let test = match (&criterion.value, how) {
+            (Any::Null, _) => Test::Present,
+            (Any::List(_) | Any::Map(_), _) => {
+                return Err("only a string, number or boolean can be matched".to_owned());
+            }
+            (value, MatchType::Strict) => Test::Equal(value.clone()),
+            (Any::Str(pattern), MatchType::Regexp) => {
+                Test::Pattern(Regex::new(pattern).map_err(|why| why.to_string())?)
+            }
+            (_, MatchType::Regexp) => {
+                return Err("with match_type \"regexp\" a value must be a string".to_owned());
+            }
+        };
+        Ok(HasAttribute { key: criterion.key.as_bytes().into(), test })
+    }
+
+    fn matches(&self, value: &[u8]) -> Result<bool, WireError> {
+        Ok(match &self.test {
+            Test::Present => true,
+            Test::Pattern(pattern) => Scalar::read(value)?.text().is_some_and(|text| pattern.is_match(&text)),
+            Test::Equal(want) => match (want, Scalar::read(value)?) {
+                (Any::Str(want), Scalar::Str(is)) => want.as_bytes() == is,
+                (Any::Bool(want), Scalar::Bool(is)) => *want == is,
+                (Any::Int(want), Scalar::Int(is)) => *want == is,
+                (Any::Float(want), Scalar::Double(is)) => *want == is,
+                _ => false,
+            },
+        })
+    }
+}
+
+impl<'a> ItemFields<'a> {
+    /// Reads the fields of a span or log record. Data points have none that criteria ask about.
+    pub(crate) fn read(item: &'a [u8], signal: Signal) -> Result<Self, WireError> {
+        let mut out =
+            ItemFields { name: &[], kind: 0, severity_number: 0, severity_text: &[], body: Scalar::Empty };
+        let mut fields = Cursor::new(item);
+        while let Some(field) = fields.next_field()? {
+            match (signal, field.number, field.value) {
+                (Signal::Traces, 5, value) => out.name = value.bytes()?,
+                (Signal::Traces, 6, Value::Varint(kind)) => out.kind = u64::from(kind as u32),
+                (Signal::Logs, 2, Value::Varint(number)) => out.severity_number = number as i32,
+                (Signal::Logs, 3, value) => out.severity_text = value.bytes()?,
+                // A body that stands twice is merged: what is set later counts.
+                (Signal::Logs, 5, value) => match Scalar::read(value.bytes()?)? {
+                    Scalar::Empty => {}
+                    body => out.body = body,
+                },
+                _ => {}
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn all_match<'a>(
+    criteria: &[HasAttribute],
+    get: &impl Fn(&[u8]) -> Option<&'a [u8]>,
+) -> Result<bool, WireError> {
+    for criterion in criteria {
+        match get(&criterion.key) {
+            Some(value) if criterion.matches(value)? => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+fn check_regex(pattern: &str, pos: crate::config::Pos, cx: &mut Cx) {
+    if let Err(why) = Regex::new(pattern) {
+        cx.error(pos, crate::processors::edit::regex_error(&why));
+    }
+}
+
+/// The element `i` of the list under `key`.
+fn element<'a>(node: &'a Node, key: &str, i: usize) -> Option<&'a Node> {
+    match &node.get(key)?.value {
+        NodeValue::Seq(nodes) => nodes.get(i),
+        _ => None,
+    }
+}
+
+fn element_pos(node: &Node, key: &str, i: usize) -> crate::config::Pos {
+    element(node, key, i).map_or_else(|| node.pos_of(key), |n| n.pos)
+}

@@ -1,0 +1,217 @@
+//! From a plan to components wired together. Nothing is opened here: `validate` builds a graph too.
+//!
+//! Built from the exporters backwards, so that every consumer exists before what feeds it. One receiver per id;
+//! one exporter per id and signal, shared by pipelines; processors per pipeline. Adjacent edits become one
+//! [`Program`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::components::{Build, Kind};
+use crate::config::{ComponentPlan, PipelinePlan, Plan, Pos};
+use crate::pdata::Signal;
+use crate::pipeline::stages::{Editing, Entry, FanOut, Observe, Regroup};
+use crate::pipeline::{BuildContext, Consumer, Exporter, Extension, Ledger, Outputs, Receiver, Stage};
+use crate::processors::edit::{Edit, Program};
+use crate::telemetry::Metrics;
+
+/// Components wired together, not yet started.
+pub struct Graph {
+    /// Extensions in start order.
+    pub extensions: Vec<(String, Arc<dyn Extension>)>,
+    /// Every exporter in use.
+    pub exporters: Vec<(String, Signal, Arc<dyn Exporter>)>,
+    /// Stages with timers, nearest to the exporters first.
+    pub regroups: Vec<Arc<Regroup>>,
+    /// Receivers with the pipelines they feed.
+    pub receivers: Vec<(String, Box<dyn Receiver>, Outputs)>,
+}
+
+/// A component that cannot be built from its config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphError {
+    /// Where the component is written.
+    pub pos: Pos,
+    /// Its path, such as `exporters::otlp`.
+    pub path: String,
+    /// The reason.
+    pub message: String,
+}
+
+/// Builds the graph of `plan`.
+///
+/// # Errors
+/// Every component that cannot be built.
+pub fn build(plan: &Plan, metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) -> Result<Graph, Vec<GraphError>> {
+    let mut builder = Builder { plan, metrics, ledger, errors: Vec::new() };
+    let extensions = builder.extensions();
+    let exporters = builder.exporters();
+    let mut regroups = Vec::new();
+    let mut entries: HashMap<(&str, Signal), Vec<Arc<dyn Consumer>>> = HashMap::new();
+    for pipeline in &plan.pipelines {
+        if let Some(entry) = builder.pipeline(pipeline, &exporters, &mut regroups) {
+            for id in unique(&pipeline.receivers) {
+                entries.entry((id, pipeline.signal)).or_default().push(entry.clone());
+            }
+        }
+    }
+    let receivers = builder.receivers(entries);
+    if !builder.errors.is_empty() {
+        return Err(builder.errors);
+    }
+    let exporters = exporters.into_iter().map(|((id, signal), exporter)| (id, signal, exporter)).collect();
+    Ok(Graph { extensions, exporters, regroups, receivers })
+}
+
+struct Builder<'a> {
+    plan: &'a Plan,
+    metrics: &'a Arc<Metrics>,
+    ledger: &'a Arc<Ledger>,
+    errors: Vec<GraphError>,
+}
+
+/// Exporters by id and signal, in the order in which pipelines name them.
+type Exporters = Vec<((String, Signal), Arc<dyn Exporter>)>;
+
+impl<'a> Builder<'a> {
+    fn context(&self, id: &str) -> BuildContext {
+        BuildContext { id: id.to_owned(), metrics: self.metrics.clone(), ledger: self.ledger.clone() }
+    }
+
+    /// The plan's component of that kind and id; the config check has made sure that there is one.
+    fn find(&self, kind: Kind, id: &str) -> Option<&'a ComponentPlan> {
+        self.plan.components.iter().find(|c| c.kind == kind && c.id == id)
+    }
+
+    /// Keeps what was built, or notes why it was not.
+    fn keep<T>(&mut self, component: &ComponentPlan, built: Result<T, String>) -> Option<T> {
+        built
+            .map_err(|message| {
+                let path = format!("{}::{}", component.kind.section(), component.id);
+                let error = GraphError { pos: component.pos, path, message };
+                // A processor in several pipelines fails the same way in each.
+                if !self.errors.contains(&error) {
+                    self.errors.push(error);
+                }
+            })
+            .ok()
+    }
+
+    fn extensions(&mut self) -> Vec<(String, Arc<dyn Extension>)> {
+        let mut out = Vec::new();
+        for id in &self.plan.extensions {
+            let Some(plan) = self.find(Kind::Extension, id) else { continue };
+            let Build::Extension(make) = plan.component.build else { continue };
+            let built = make(plan.config.as_ref(), &self.context(id));
+            out.extend(self.keep(plan, built).map(|extension| (id.clone(), extension)));
+        }
+        out
+    }
+
+    fn exporters(&mut self) -> Exporters {
+        let mut out: Exporters = Vec::new();
+        for pipeline in &self.plan.pipelines {
+            for id in &pipeline.exporters {
+                let signal = pipeline.signal;
+                if out.iter().any(|((known, s), _)| known == id && *s == signal) {
+                    continue;
+                }
+                let Some(plan) = self.find(Kind::Exporter, id) else { continue };
+                let Build::Exporter(make) = plan.component.build else { continue };
+                let built = make(plan.config.as_ref(), signal, &self.context(id));
+                out.extend(self.keep(plan, built).map(|exporter| ((id.clone(), signal), exporter)));
+            }
+        }
+        out
+    }
+
+    /// One pipeline's chain, from its exporters back to its entry.
+    fn pipeline(
+        &mut self,
+        pipeline: &PipelinePlan,
+        exporters: &Exporters,
+        regroups: &mut Vec<Arc<Regroup>>,
+    ) -> Option<Arc<dyn Consumer>> {
+        let destinations = unique(&pipeline.exporters)
+            .filter_map(|id| {
+                let found = exporters.iter().find(|((known, s), _)| known == id && *s == pipeline.signal);
+                found.map(|(_, exporter)| exporter.clone() as Arc<dyn Consumer>)
+            })
+            .collect();
+        let mut stages = Vec::new();
+        for id in &pipeline.processors {
+            let Some(plan) = self.find(Kind::Processor, id) else { continue };
+            let Build::Processor(make) = plan.component.build else { continue };
+            let built = make(plan.config.as_ref(), pipeline.signal, &self.context(id));
+            stages.extend(self.keep(plan, built));
+        }
+        let mut next = FanOut::over(destinations)?;
+        let mut edits: Vec<Edit> = Vec::new();
+        for stage in stages.into_iter().rev() {
+            if let Stage::Edit(edit) = stage {
+                edits.insert(0, edit);
+                continue;
+            }
+            next = self.editing(pipeline, std::mem::take(&mut edits), next);
+            next = match stage {
+                Stage::Regroup(processor) => {
+                    let regroup = Regroup::new(processor, next);
+                    regroups.push(regroup.clone());
+                    regroup
+                }
+                Stage::Observe(look) => Arc::new(Observe::new(look, next)),
+                Stage::Edit(_) => next,
+            };
+        }
+        next = self.editing(pipeline, edits, next);
+        let received = self.metrics.series(
+            "tidegate_pipeline_received_items",
+            "Items that entered a pipeline.",
+            &[("pipeline", &pipeline.id)],
+        );
+        Some(Arc::new(Entry::new(received, next)))
+    }
+
+    fn editing(
+        &self,
+        pipeline: &PipelinePlan,
+        edits: Vec<Edit>,
+        next: Arc<dyn Consumer>,
+    ) -> Arc<dyn Consumer> {
+        if edits.is_empty() {
+            return next;
+        }
+        let malformed = self.metrics.series(
+            "tidegate_pipeline_malformed_items",
+            "Items passed on unedited because their bytes are not what they should be.",
+            &[("pipeline", &pipeline.id)],
+        );
+        Arc::new(Editing::new(Program::new(pipeline.signal, edits), malformed, next))
+    }
+
+    fn receivers(
+        &mut self,
+        mut entries: HashMap<(&'a str, Signal), Vec<Arc<dyn Consumer>>>,
+    ) -> Vec<(String, Box<dyn Receiver>, Outputs)> {
+        let mut out = Vec::new();
+        for plan in self.plan.components.iter().filter(|c| c.kind == Kind::Receiver) {
+            let outputs =
+                Signal::ALL.map(|s| FanOut::over(entries.remove(&(plan.id.as_str(), s)).unwrap_or_default()));
+            let Build::Receiver(make) = plan.component.build else { continue };
+            if outputs.iter().all(Option::is_none) {
+                continue;
+            }
+            let built = make(plan.config.as_ref(), &self.context(&plan.id));
+            out.extend(self.keep(plan, built).map(|receiver| (plan.id.clone(), receiver, outputs)));
+        }
+        out
+    }
+}
+
+/// The ids without repeats: a component listed twice in one list counts once.
+fn unique(ids: &[String]) -> impl Iterator<Item = &str> {
+    ids.iter()
+        .enumerate()
+        .filter(|(i, id)| !ids.iter().take(*i).any(|seen| seen == *id))
+        .map(|(_, id)| id.as_str())
+}
