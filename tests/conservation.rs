@@ -8,7 +8,13 @@
 //! `TIDEGATE_ITEMS` sets how many items (2 000 000 for the full promise), `TIDEGATE_AWAY` for how many seconds the
 //! backend is away.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
 
 mod support;
 
@@ -154,8 +160,10 @@ async fn without_a_queue_an_acknowledgement_means_delivered() {
         retry_for: Duration::from_secs(2),
         ..Default::default()
     });
-    support::eventually(Duration::from_secs(60), "half is acknowledged", || running.acknowledged() > items / 2)
-        .await;
+    support::eventually(Duration::from_secs(60), "half is acknowledged", || {
+        running.acknowledged() > items / 2
+    })
+    .await;
     agent.kill();
     running.stop();
     let report = running.finish().await;

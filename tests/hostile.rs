@@ -5,7 +5,13 @@
 //! `TIDEGATE_IDLE` sets how many connections stay open without a request (10 000, or what the limit of open files
 //! allows).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
 #![allow(clippy::disallowed_methods, reason = "tests have no supervisor")]
 
 mod support;
@@ -99,7 +105,12 @@ fn nested(depth: usize) -> Vec<u8> {
 }
 
 /// A gRPC request as raw as HTTP/2 allows: the HTTP status and the gRPC status.
-async fn call(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Option<u32>) {
+async fn call(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> (u16, Option<u32>) {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -150,14 +161,14 @@ async fn malformed_grpc_gets_its_status() {
         ("claims 4 GiB", path, PLAIN.to_vec(), framed(0, u32::MAX, b"x"), &[grpc::RESOURCE_EXHAUSTED]),
         ("flag 7", path, PLAIN.to_vec(), framed(7, 1, b"x"), &[grpc::INTERNAL, grpc::INVALID_ARGUMENT]),
         ("no protobuf", path, PLAIN.to_vec(), framed(0, 3, &[0xff; 3]), &[grpc::INVALID_ARGUMENT]),
+        ("truncated protobuf", path, PLAIN.to_vec(), framed(0, 100, &good[..100]), &[grpc::INVALID_ARGUMENT]),
         (
-            "truncated protobuf",
+            "nested too deep",
             path,
             PLAIN.to_vec(),
-            framed(0, 100, &good[..100]),
+            grpc::frame(&nested(5000), false).to_vec(),
             &[grpc::INVALID_ARGUMENT],
         ),
-        ("nested too deep", path, PLAIN.to_vec(), grpc::frame(&nested(5000), false).to_vec(), &[grpc::INVALID_ARGUMENT]),
         (
             "compressed without saying how",
             path,
@@ -173,14 +184,33 @@ async fn malformed_grpc_gets_its_status() {
             framed(1, 4, b"nope"),
             &[grpc::INVALID_ARGUMENT, grpc::INTERNAL],
         ),
-        ("gzip bomb", path, with("grpc-encoding", "gzip"), bomb(Compression::Gzip), &[grpc::RESOURCE_EXHAUSTED]),
-        ("zstd bomb", path, with("grpc-encoding", "zstd"), bomb(Compression::Zstd), &[grpc::RESOURCE_EXHAUSTED]),
-        ("no such method", "/opentelemetry.Nothing/Export", PLAIN.to_vec(), whole.clone(), &[grpc::UNIMPLEMENTED]),
+        (
+            "gzip bomb",
+            path,
+            with("grpc-encoding", "gzip"),
+            bomb(Compression::Gzip),
+            &[grpc::RESOURCE_EXHAUSTED],
+        ),
+        (
+            "zstd bomb",
+            path,
+            with("grpc-encoding", "zstd"),
+            bomb(Compression::Zstd),
+            &[grpc::RESOURCE_EXHAUSTED],
+        ),
+        (
+            "no such method",
+            "/opentelemetry.Nothing/Export",
+            PLAIN.to_vec(),
+            whole.clone(),
+            &[grpc::UNIMPLEMENTED],
+        ),
     ];
     for (name, path, headers, body, allowed) in cases {
-        let (http, status) = tokio::time::timeout(Duration::from_secs(20), call(agent.grpc, path, &headers, body))
-            .await
-            .unwrap_or_else(|_| panic!("{name}: no answer"));
+        let (http, status) =
+            tokio::time::timeout(Duration::from_secs(20), call(agent.grpc, path, &headers, body))
+                .await
+                .unwrap_or_else(|_| panic!("{name}: no answer"));
         assert_eq!(http, 200, "{name}: gRPC statuses travel in HTTP 200");
         assert!(status.is_some_and(|s| allowed.contains(&s)), "{name}: {status:?}, allowed {allowed:?}");
     }
@@ -289,10 +319,8 @@ async fn many_bombs_at_once_stay_within_the_budget() {
     let bombs: Vec<Vec<u8>> = [Compression::Gzip, Compression::Zstd]
         .into_iter()
         .map(|encoding| {
-            let headers = format!(
-                "content-type: application/x-protobuf\r\ncontent-encoding: {}\r\n",
-                encoding.name()
-            );
+            let headers =
+                format!("content-type: application/x-protobuf\r\ncontent-encoding: {}\r\n", encoding.name());
             post("/v1/logs", &headers, &encoding.compress(&vec![0u8; 256 << 20]))
         })
         .collect();
@@ -355,7 +383,10 @@ async fn http2_garbage_harms_nobody_else() {
                 // Whatever the answer, it ends: the connection does not outlive its sender.
                 let mut answer = Vec::new();
                 match stream.read_to_end(&mut answer) {
-                    Err(e) if [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut].contains(&e.kind()) => {
+                    Err(e)
+                        if [std::io::ErrorKind::WouldBlock, std::io::ErrorKind::TimedOut]
+                            .contains(&e.kind()) =>
+                    {
                         panic!("a closed garbage connection is still open on {address}: {attack:02x?}")
                     }
                     _ => {}

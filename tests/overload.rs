@@ -3,7 +3,13 @@
 //!
 //! `TIDEGATE_OVERLOAD_SECONDS` sets for how long (60 for the full promise).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
 
 mod support;
 

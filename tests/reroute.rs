@@ -1,6 +1,12 @@
 //! Telemetry goes where the YAML says: one line changed sends it elsewhere, and two destinations receive the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
 
 mod support;
 
@@ -35,10 +41,8 @@ const ITEMS: u64 = 6_000;
 async fn run(yaml: &str) -> (Sink, Sink) {
     let options = Options { items: ITEMS, capture: true, ..Default::default() };
     let (a, b) = (Sink::start(options.clone()).await, Sink::start(options).await);
-    let mut agent = Agent::builder(env!("CARGO_BIN_EXE_tidegate"), yaml)
-        .mark("A", a.grpc)
-        .mark("B", b.http)
-        .start();
+    let mut agent =
+        Agent::builder(env!("CARGO_BIN_EXE_tidegate"), yaml).mark("A", a.grpc).mark("B", b.http).start();
     let report = load::run(load::Options {
         targets: vec![Target::Grpc(agent.grpc)],
         items_per_request: vec![1, 10, 100],
@@ -108,9 +112,11 @@ async fn a_dead_destination_does_not_stop_the_living_one() {
     })
     .await;
     assert_eq!(report.acknowledged, ITEMS, "{report:?}");
-    support::eventually(Duration::from_secs(10), "the living destination has all", || a.items() == ITEMS).await;
+    support::eventually(Duration::from_secs(10), "the living destination has all", || a.items() == ITEMS)
+        .await;
     assert_eq!(b.items(), 0);
     b.come_back().await;
-    support::eventually(Duration::from_secs(20), "the dead destination catches up", || b.items() >= ITEMS).await;
+    support::eventually(Duration::from_secs(20), "the dead destination catches up", || b.items() >= ITEMS)
+        .await;
     assert!((1..=ITEMS).all(|n| b.ledger().stored(n) >= 1));
 }
