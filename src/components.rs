@@ -7,6 +7,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
+use crate::exporters::debug::{self, DebugConfig};
+use crate::exporters::file::{self, FileConfig};
+use crate::exporters::nop::{self, NopConfig};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
 use crate::pdata::Signal;
@@ -206,6 +209,13 @@ pub static COMPONENTS: &[Component] = &[
         MemoryLimiterConfig, memory_limiter::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
+        "Writes what it gets to the agent's log, the console or files, for people to read.",
+        DebugConfig, debug::build),
+    row!(Exporter, "file", aliases [], Beta, &Signal::ALL,
+        "Writes OTLP to files, as JSON lines or length-prefixed protobuf.", FileConfig, file::build),
+    row!(Exporter, "nop", aliases [], Stable, &Signal::ALL,
+        "Takes everything and sends it nowhere.", NopConfig, nop::build),
     row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
         "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
     row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,

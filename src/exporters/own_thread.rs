@@ -165,7 +165,7 @@ impl Job {
 
     /// Gives the batch back to its sender; where nobody waits for it, it is lost, and counted so.
     fn put_back(&self, batch: Batch, reason: String) {
-        if batch.acks.is_empty() {
+        if batch.acks.settled() {
             self.items.dropped(batch.items, "write_failed");
         } else {
             self.items.refused(batch.items);
