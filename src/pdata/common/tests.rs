@@ -443,6 +443,8 @@ fn the_first_of_two_equal_keys_is_found() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn spans_read_as_prost_reads_them(request in arb_traces(), seed: u64) {
         let bytes = scramble(Signal::Traces, &request.encode_to_vec(), seed);

@@ -197,6 +197,8 @@ fn hostile_requests_take_linear_time() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn parts_by_items_say_what_the_request_said((signal, bytes) in arb_request(), seed: u64, max in 1usize..9) {
         let bytes = scramble(signal, &bytes, seed);
