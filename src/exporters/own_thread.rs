@@ -2,12 +2,14 @@
 //!
 //! Batches travel through a bounded channel; their bytes stay reserved in the ledger until they are written, so
 //! a stalled disk costs no more memory than the budget allows. The acknowledgement is resolved after the write.
-//! A full channel refuses, retryably; a writer that cannot write refuses too, so that nothing is lost unseen.
+//! A crowded channel refuses, retryably; a writer that cannot write refuses too, so that nothing is lost unseen.
+//! What was acknowledged before it came here cannot be refused: half of the channel is kept for it, and it is
+//! written again for [`PATIENCE`] before it is given up and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use tokio::sync::{Notify, oneshot};
@@ -16,8 +18,14 @@ use crate::pdata::Batch;
 use crate::pipeline::{Leftover, StartError, Verdict};
 use crate::telemetry::ExporterItems;
 
-/// How many batches may wait for the thread.
+/// How many batches may wait for the thread; the second half is for those that cannot be refused.
 const QUEUE: usize = 256;
+
+/// How long a batch that cannot be refused is tried again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What the thread does with batches.
 pub(super) trait Writer: Send + 'static {
@@ -57,6 +65,7 @@ struct Waiting {
     less: Notify,
 }
 
+#[allow(clippy::large_enum_variant, reason = "nearly every message is a batch")]
 enum Message {
     Write(Job),
     Flush(oneshot::Sender<()>),
@@ -89,8 +98,8 @@ impl Thread {
     }
 
     /// Whether another batch would be refused now.
-    pub(super) fn is_full(&self) -> bool {
-        self.0.is_full()
+    pub(super) fn is_crowded(&self) -> bool {
+        self.0.len() >= QUEUE / 2
     }
 }
 
@@ -103,8 +112,12 @@ impl Entrance {
     pub(super) fn offer(&self, thread: Option<&Thread>, batch: Batch) {
         self.items.offered(batch.items);
         self.waiting.items.fetch_add(batch.items, Ordering::AcqRel);
+        let settled = batch.acks.settled();
         let job = Job { batch: Some(batch), items: self.items.clone(), waiting: self.waiting.clone() };
         let Some(thread) = thread else { return job.refuse("the exporter has not started") };
+        if !settled && thread.is_crowded() {
+            return job.refuse("the exporter's queue is full");
+        }
         match thread.0.try_send(Message::Write(job)) {
             Ok(()) => {}
             Err(TrySendError::Full(Message::Write(job))) => job.refuse("the exporter's queue is full"),
@@ -163,7 +176,7 @@ impl Job {
         }
     }
 
-    /// Gives the batch back to its sender; where nobody waits for it, it is lost, and counted so.
+    /// Gives the batch back to its sender; where part of it was acknowledged already, that is a counted loss.
     fn put_back(&self, batch: Batch, reason: String) {
         if batch.acks.settled() {
             self.items.dropped(batch.items, "write_failed");
@@ -209,10 +222,7 @@ fn run(rx: &Receiver<Message>, mut writer: impl Writer) {
         };
         match next {
             Ok(Message::Write(job)) => {
-                let outcome = match &job.batch {
-                    Some(batch) => writer.write(batch),
-                    None => Ok(()),
-                };
+                let outcome = job.batch.as_ref().map_or(Ok(()), |batch| attempt(&mut writer, batch));
                 job.finish(outcome);
                 // Under load the channel never runs dry, so the deadline is looked at here too.
                 if writer.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
@@ -228,6 +238,19 @@ fn run(rx: &Receiver<Message>, mut writer: impl Writer) {
                 writer.flush();
                 return;
             }
+        }
+    }
+}
+
+/// Writes a batch; tries again for a while if it cannot be given back.
+fn attempt(writer: &mut impl Writer, batch: &Batch) -> Result<(), WriteError> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match writer.write(batch) {
+            Err(WriteError::Failed(_)) if batch.acks.settled() && Instant::now() < give_up => {
+                thread::sleep(PAUSE)
+            }
+            done => return done,
         }
     }
 }

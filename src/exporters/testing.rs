@@ -22,6 +22,7 @@ pub(super) fn run_context(metrics: &Arc<Metrics>) -> RunContext {
         ledger: Ledger::new(1 << 30),
         metrics: metrics.clone(),
         extensions: Arc::default(),
+        readiness: Default::default(),
     }
 }
 

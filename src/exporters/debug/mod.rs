@@ -141,7 +141,7 @@ impl Consumer for Debug {
     }
 
     fn holds_acks(&self) -> bool {
-        self.thread.get().is_none_or(Thread::is_full)
+        self.thread.get().is_none_or(Thread::is_crowded)
     }
 }
 

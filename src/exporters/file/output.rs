@@ -88,10 +88,11 @@ impl Output {
         };
         let keep = if rotation.max_backups == 0 { usize::MAX } else { rotation.max_backups };
         for (i, (time, path)) in self.backups().into_iter().enumerate() {
-            if i >= keep || oldest.is_some_and(|oldest| time < oldest) {
-                if let Err(why) = fs::remove_file(&path) {
-                    tracing::warn!(path = %path.display(), error = %why, "cannot remove an old file");
-                }
+            if i < keep && oldest.is_none_or(|oldest| time >= oldest) {
+                continue;
+            }
+            if let Err(why) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), error = %why, "cannot remove an old file");
             }
         }
     }

@@ -109,14 +109,12 @@ impl Encoder<'_> {
             }
             from = from.max(replaced);
         }
-        if let Kind::Message(inner) = field.kind {
-            if from < slot.1 {
-                return self.merged(field, inner, bytes, (from, slot.1)).map(|()| true);
+        match (field.kind, value_at(bytes, slot.1)?) {
+            (Kind::Message(inner), _) if from < slot.1 => {
+                self.merged(field, inner, bytes, (from, slot.1)).map(|()| true)
             }
-        }
-        match value_at(bytes, slot.1)? {
-            Some(value) => self.value(field, value, field.label != Label::Plain),
-            None => Ok(false),
+            (_, Some(value)) => self.value(field, value, field.label != Label::Plain),
+            (_, None) => Ok(false),
         }
     }
 
