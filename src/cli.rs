@@ -181,7 +181,8 @@ fn act(cli: Cli) -> Result<ExitCode, String> {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => {
             let loaded = invocation(&cli.sources)?.load();
-            report(&loaded, output);
+            // A running agent keeps stdout to itself: its log may go there.
+            report(&loaded, if loaded.is_ok() { Output::Text } else { output });
             let options = RunOptions { shutdown_timeout: cli.sources.shutdown_timeout };
             Ok(loaded.plan.as_ref().map_or(ExitCode::from(CONFIG), |plan| service::run(plan, &options)))
         }

@@ -460,6 +460,11 @@ impl Config for bool {
         match node.value {
             Value::Bool(b) => *self = b,
             Value::Null => {}
+            Value::Str(_) => cx.error_hint(
+                node.pos,
+                "expected a boolean, got a string",
+                "write true or false, without quotes",
+            ),
             _ => cx.wrong_type(node, "a boolean"),
         }
     }
@@ -483,6 +488,10 @@ macro_rules! integers {
                     Value::UInt(u) => u.into(),
                     // The Collector truncates a float in an integer field.
                     Value::Float(f) if f.is_finite() => f as i128,
+                    Value::Str(ref text) if text.parse::<i128>().is_ok() => {
+                        let message = "expected an integer, got a string";
+                        return cx.error_hint(node.pos, message, "take the quotes off");
+                    }
                     _ => return cx.wrong_type(node, "an integer"),
                 };
                 match <$ty>::try_from(wide) {

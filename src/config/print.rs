@@ -51,8 +51,13 @@ impl Printing<'_> {
                     let index = i.to_string();
                     let mut inner: Vec<&str> = path.clone();
                     inner.push(&index);
-                    out.push_str(&format!("{margin}-"));
-                    self.value(value, indent + 2, &mut inner, out);
+                    let mut item = String::new();
+                    self.value(value, indent + 2, &mut inner, &mut item);
+                    // A block starts on the line of its dash, where its own margin would be.
+                    let text = item
+                        .strip_prefix('\n')
+                        .map_or(item.as_str(), |block| block.get(indent + 1..).unwrap_or(""));
+                    out.push_str(&format!("{margin}-{text}"));
                 }
             }
             _ => {}
@@ -171,7 +176,7 @@ mod tests {
         let printing = Printing { secrets: Some(&secrets), provenance: Some(&sources) };
         assert_eq!(
             printing.yaml(&tree),
-            "a:\n  token: \"[REDACTED]\" # c.yaml:2\n  list:\n    - 1 # c.yaml:3\n    -\n      b: null # c.yaml:3\n  \
+            "a:\n  token: \"[REDACTED]\" # c.yaml:2\n  list:\n    - 1 # c.yaml:3\n    - b: null # c.yaml:3\n  \
              empty: {} # c.yaml:4\nc: \"1\" # c.yaml:5\nd: \"$${x}\" # c.yaml:6\n"
         );
         assert_eq!(

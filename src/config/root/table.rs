@@ -7,11 +7,10 @@ use async_trait::async_trait;
 use http::HeaderMap;
 
 use crate::components::{AnyConfig, Build, Component, ComponentConfig, Kind, Stability};
-use crate::config::Config;
 use crate::config::types::{Endpoint, ExtensionId, GrpcEndpoint, Headers, Optional, Regex};
 use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
 use crate::pdata::{Batch, ClientInfo, Signal};
-use crate::pipeline::{Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, Stage, StartError};
+use crate::pipeline::{Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, StartError};
 
 crate::config! {
     /// A server.
@@ -57,7 +56,10 @@ crate::config! {
 impl Otlp {
     fn check(&self, node: &crate::config::Node, cx: &mut crate::config::Cx) {
         if self.protocols.grpc.get().is_none() && self.protocols.http.get().is_none() {
-            cx.error(node.pos_of("protocols"), "must specify at least one protocol when using the OTLP receiver");
+            cx.error(
+                node.pos_of("protocols"),
+                "must specify at least one protocol when using the OTLP receiver",
+            );
         }
     }
 
@@ -75,7 +77,9 @@ impl ComponentConfig for Otlp {
         self.servers().filter_map(|(path, _, s)| Some((path, s.endpoint.listen_text()?))).collect()
     }
     fn extension_refs(&self) -> Vec<(&'static str, String)> {
-        self.servers().filter_map(|(_, path, s)| Some((path, s.auth.get()?.authenticator.to_string()))).collect()
+        self.servers()
+            .filter_map(|(_, path, s)| Some((path, s.auth.get()?.authenticator.to_string())))
+            .collect()
     }
 }
 
@@ -220,7 +224,7 @@ const fn row<C: ComponentConfig>(
 }
 
 const RECEIVER: Build = Build::Receiver(|_, _| Ok(Box::new(Nothing)));
-const PROCESSOR: Build = Build::Processor(|_, _, _| Ok(Stage::Pass));
+const PROCESSOR: Build = Build::Processor(|_, _, _| Err("not built here".to_owned()));
 const EXPORTER: Build = Build::Exporter(|_, _, _| Ok(Arc::new(Nothing)));
 const HELP: Build = Build::Extension(|_, _| Ok(Arc::new(Ext { server: false, client: false })));
 const SERVER: Build = Build::Extension(|_, _| Ok(Arc::new(Ext { server: true, client: false })));
