@@ -12,6 +12,9 @@ use crate::exporters::file::{self, FileConfig};
 use crate::exporters::nop::{self, NopConfig};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
+use crate::extensions::basicauth::{self, BasicAuthConfig};
+use crate::extensions::bearertokenauth::{self, BearerTokenAuthConfig};
+use crate::extensions::health_check::{self, HealthCheckConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
@@ -220,6 +223,12 @@ pub static COMPONENTS: &[Component] = &[
         "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
     row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,
         "Sends OTLP over HTTP, as protobuf or JSON.", OtlpHttpConfig, otlp_http::build),
+    row!(Extension, "basicauth", aliases [], Beta, &[],
+        "User and password, for receivers and exporters.", BasicAuthConfig, basicauth::build),
+    row!(Extension, "bearertokenauth", aliases [], Beta, &[],
+        "A token in a header, for receivers and exporters.", BearerTokenAuthConfig, bearertokenauth::build),
+    row!(Extension, "health_check", aliases [], Beta, &[],
+        "Says over HTTP whether the agent is ready.", HealthCheckConfig, health_check::build),
 ];
 
 /// The row for a type name or alias.
