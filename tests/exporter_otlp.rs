@@ -85,7 +85,7 @@ impl Rig {
     /// Sent, failed and refused; checks that nothing is unaccounted for and no memory is held.
     fn books(&self) -> [u64; 3] {
         let total = |name: &str| {
-            let families = self.metrics.registry().gather();
+            let families = self.metrics.gather();
             let of = |f: &prometheus::proto::MetricFamily| {
                 f.get_metric()
                     .iter()

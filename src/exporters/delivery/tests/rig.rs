@@ -226,14 +226,14 @@ impl Rig {
     }
 
     fn gauge(&self, name: &str) -> f64 {
-        let families = self.metrics.registry().gather();
+        let families = self.metrics.gather();
         let family = families.iter().find(|f| f.name() == name);
         family.map_or(0.0, |f| f.get_metric().iter().map(|m| m.get_gauge().get_value()).sum())
     }
 
     /// The reasons under which items were dropped, sorted.
     pub fn drop_reasons(&self) -> Vec<String> {
-        let families = self.metrics.registry().gather();
+        let families = self.metrics.gather();
         let reason = |m: &prometheus::proto::Metric| {
             m.get_label().iter().find(|l| l.name() == "reason").map(|l| l.value().to_owned())
         };
