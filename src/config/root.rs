@@ -46,6 +46,22 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Adds errors found after loading: place, path and reason of each. The plan is gone.
+    pub fn fail(&mut self, errors: impl IntoIterator<Item = (Pos, String, String)>) {
+        for (pos, path, message) in errors {
+            self.diags.push(Diag {
+                severity: Severity::Error,
+                pos,
+                path,
+                message,
+                hint: None,
+                related: None,
+            });
+        }
+        self.diags.sort_by_key(|d| (d.pos, std::cmp::Reverse(d.severity)));
+        self.plan = None;
+    }
+
     /// Whether the agent can start with it.
     pub fn is_ok(&self) -> bool {
         self.plan.is_some()

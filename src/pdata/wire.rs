@@ -71,6 +71,51 @@ impl<'a> Value<'a> {
             _ => Err(WireError::WrongType),
         }
     }
+
+    /// The value of a varint field.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn varint(self) -> Result<u64, WireError> {
+        match self {
+            Value::Varint(v) => Ok(v),
+            _ => Err(WireError::WrongType),
+        }
+    }
+
+    /// The value of a field of eight bytes.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn fixed64(self) -> Result<u64, WireError> {
+        match self {
+            Value::Fixed64(v) => Ok(v),
+            _ => Err(WireError::WrongType),
+        }
+    }
+
+    /// The value of a double.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn double(self) -> Result<f64, WireError> {
+        self.fixed64().map(f64::from_bits)
+    }
+
+    /// The value of a field of four bytes.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn fixed32(self) -> Result<u32, WireError> {
+        match self {
+            Value::Fixed32(v) => Ok(v),
+            _ => Err(WireError::WrongType),
+        }
+    }
 }
 
 /// One field: its number, its value and where it stands in the message.

@@ -341,7 +341,7 @@ fn plain_map(map: &[u8], out: &mut Vec<u8>, depth: u32) -> Result<(), WireError>
 }
 
 /// Appends a JSON string; invalid UTF-8 becomes U+FFFD.
-pub(crate) fn put_text(text: &[u8], out: &mut Vec<u8>) {
+fn put_text(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     if std::str::from_utf8(text).is_ok() {
         put_escaped(text, out);
