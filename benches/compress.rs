@@ -52,6 +52,21 @@ fn main() {
         }
     }
     alternatives(&plain);
+    nothing_many_times();
+}
+
+/// What a client can make us do with a megabyte that holds nothing: time for each megabyte sent.
+#[allow(clippy::print_stdout, reason = "a bench talks to its user")]
+fn nothing_many_times() {
+    let ledger = Ledger::new(64 << 20);
+    for codec in [Codec::Gzip, Codec::Zstd, Codec::SnappyFramed] {
+        let empty = deflate(codec, None, &Rope::new()).unwrap_or_default();
+        let input = [Bytes::from(empty.repeat((1 << 20) / empty.len()))];
+        let start = Instant::now();
+        let lease = ledger.reserve(input[0].len());
+        let ok = lease.is_some_and(|lease| inflate(codec, &input, 4 << 20, &lease).is_ok());
+        println!("1 MiB of empty {} streams: {:?}, accepted: {ok}", codec.name(), start.elapsed());
+    }
 }
 
 /// The libraries that were not chosen, or not for this.
