@@ -137,7 +137,7 @@ fn request(seed: u64) -> Bytes {
             rng.fill(&mut trace);
         }
         now += rng.u64(1_000..2_000_000);
-        let route = routes[rng.usize(..routes.len())];
+        let route = rng.choice(routes).unwrap_or_default();
         Span {
             trace_id: trace.to_vec(),
             span_id: rng.u64(..).to_be_bytes().to_vec(),
@@ -150,7 +150,10 @@ fn request(seed: u64) -> Bytes {
                 text("http.request.method", "GET".to_owned()),
                 text("http.route", route.to_owned()),
                 text("url.full", format!("https://shop.example.com{route}?session={:016x}", rng.u64(..))),
-                number("http.response.status_code", [200, 200, 200, 404, 500][rng.usize(..5)]),
+                number(
+                    "http.response.status_code",
+                    rng.choice([200, 200, 200, 404, 500]).unwrap_or_default(),
+                ),
                 text("network.peer.address", format!("10.{}.{}.{}", rng.u8(..), rng.u8(..), rng.u8(..))),
                 number("network.peer.port", rng.i64(1024..65535)),
                 text("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64) shop-frontend/3.2".to_owned()),
