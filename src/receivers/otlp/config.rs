@@ -227,6 +227,7 @@ impl ContentCoding {
     ];
 }
 
+#[allow(clippy::derivable_impls, reason = "config_enum! takes no derives")]
 impl Default for ContentCoding {
     fn default() -> Self {
         ContentCoding::Identity
