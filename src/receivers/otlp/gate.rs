@@ -105,10 +105,7 @@ impl Gate {
         } else if let Some(lease) = &self.lease {
             lease.settle(held);
         } else if held > FREE {
-            self.lease = self.gates.ledger.reserve(0);
-            if let Some(lease) = &self.lease {
-                lease.settle(held);
-            }
+            self.lease = Some(self.gates.ledger.hold(held));
         }
     }
 
