@@ -1,8 +1,12 @@
 //! What clients are configured with, as the Collector names it.
 
 mod grpc;
+mod http;
 
-pub use grpc::{Balancer, GrpcClientConfig, GrpcCompression, KeepaliveConfig};
+pub use self::grpc::{Balancer, GrpcClientConfig, GrpcCompression, KeepaliveConfig};
+pub use self::http::{
+    CompressionParams, CookiesConfig, HttpClient, HttpClientConfig, HttpCompression, causes,
+};
 
 use crate::config;
 use crate::config::types::ExtensionId;

@@ -5,3 +5,4 @@ pub mod client;
 pub mod compress;
 pub mod listen;
 pub mod tls;
+pub mod watch;

@@ -114,6 +114,9 @@ struct Repeats {
     dropped: u64,
 }
 
+/// Whose messages keep their line breaks in text.
+const MULTILINE: &str = "tidegate::exporters::debug";
+
 /// How many different messages are counted at once; past that the counts start over.
 const MAX_MESSAGES: usize = 1024;
 
@@ -170,7 +173,12 @@ impl Lines {
             _ => ("\x1b[2m", "\x1b[0m"),
         };
         let _ = write!(line, "\t{}{}{}", paint.0, level.to_ascii_lowercase(), paint.1);
-        let _ = write!(line, "\t{}", one_line(&fields.message));
+        // What the debug exporter shows is meant to be read over several lines.
+        if metadata.target().starts_with(MULTILINE) {
+            let _ = write!(line, "\t{}", fields.message);
+        } else {
+            let _ = write!(line, "\t{}", one_line(&fields.message));
+        }
         if !all.is_empty() {
             let object: Map<String, Json> = all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
             let _ = write!(line, "\t{}", Json::Object(object));

@@ -29,6 +29,9 @@ pub(super) struct Batcher {
 #[derive(Debug)]
 struct Partition {
     values: Vec<Vec<String>>,
+    /// Whether senders wait for the outcome. Data that is waited for can be refused when it cannot be delivered,
+    /// other data is lost then: one batch must not hold both.
+    waited_for: bool,
     job: Job,
     due: Instant,
 }
@@ -50,7 +53,8 @@ impl Batcher {
     /// cannot be cut, for the caller to give up on.
     pub fn add(&mut self, now: Instant, job: Job, out: &mut VecDeque<Job>) -> Vec<Job> {
         let values = self.values(&job.batch.client);
-        let at = self.partitions.iter().position(|p| p.values == values);
+        let waited_for = !job.batch.acks.settled();
+        let at = self.partitions.iter().position(|p| p.values == values && p.waited_for == waited_for);
         let (mut job, due) = match at.map(|at| self.partitions.swap_remove(at)) {
             Some(waiting) => (self.merge(waiting.job, job, &values), waiting.due),
             None => (job, now + self.timeout),
@@ -67,7 +71,7 @@ impl Batcher {
         if self.size(&job.batch) >= self.min {
             self.emit(job, out, &mut oversized);
         } else {
-            self.partitions.push(Partition { values, job, due });
+            self.partitions.push(Partition { values, waited_for, job, due });
         }
         oversized
     }

@@ -153,3 +153,6 @@ pub trait Sender<B>: Send + Sync + 'static {
     /// Sends once. Dropped when the attempt has run out of time.
     fn send(&self, attempt: Attempt<'_, B>) -> impl Future<Output = Outcome> + Send;
 }
+
+#[cfg(test)]
+mod tests;

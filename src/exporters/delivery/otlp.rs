@@ -137,7 +137,8 @@ fn speaks_of_size(message: &str) -> bool {
         ["larger than", "too large", "too big", "exceeds", "exceeded max", "maximum size", "size limit"]
             .iter()
             .any(|w| message.contains(w));
-    size && limit
+    // A rate limit is not helped by two requests instead of one.
+    size && limit && !message.contains("rate")
 }
 
 /// The name of a gRPC code as the Collector prints it.

@@ -1,19 +1,40 @@
 //! Cutting what is too large for one request, with its share of the queue's room.
 
-use super::BatchSizer;
 use super::queue::Job;
+use super::{BatchSizer, Request};
+use crate::pdata::split::{halve as halve_rope, split_bytes, split_items};
+use crate::pdata::{Batch, Rope, Signal};
 
-/// Cuts a job into pieces of at most `max`, as far as its items allow; the last piece may be small.
+/// Cuts a job into pieces of at most `max`, as far as its items allow; the last piece may be small. Pieces share
+/// the memory and the acknowledgements of the whole.
 pub(super) fn cut(job: Job, max: usize, sizer: BatchSizer) -> Vec<Job> {
-    let _ = (max, sizer);
-    vec![job]
+    let Job { batch, cost } = job;
+    let Batch { signal, rope, items, client, received, leases, acks } = batch;
+    let parts = match sizer {
+        BatchSizer::Items => split_items(signal, rope, items, max),
+        BatchSizer::Bytes => {
+            split_bytes(signal, rope, items, max).into_iter().map(|part| (part.rope, part.items)).collect()
+        }
+    };
+    let last = parts.len().saturating_sub(1);
+    let mut left = cost;
+    let piece = |(i, (rope, n)): (usize, (Rope, usize))| {
+        // By items, rounded down; the last piece carries what rounding left.
+        let share = if i == last { left } else { cost * n / items.max(1) };
+        left = left.saturating_sub(share);
+        let (client, leases, acks) = (client.clone(), leases.clone(), acks.clone());
+        Job { batch: Batch { signal, rope, items: n, client, received, leases, acks }, cost: share }
+    };
+    let pieces = parts.into_iter().enumerate().map(piece).collect();
+    // The pieces hold shares of their own.
+    acks.resolve(crate::pipeline::Verdict::Accepted);
+    pieces
 }
 
 /// Cuts an OTLP request in two by items.
-pub(super) fn halve(
-    signal: crate::pdata::Signal,
-    request: super::Request<crate::pdata::Rope>,
-) -> Result<[super::Request<crate::pdata::Rope>; 2], super::Request<crate::pdata::Rope>> {
-    let _ = signal;
-    Err(request)
+pub(super) fn halve(signal: Signal, request: Request<Rope>) -> Result<[Request<Rope>; 2], Request<Rope>> {
+    match halve_rope(signal, request.body.clone(), request.items) {
+        Some(halves) => Ok(halves.map(|(body, items)| Request { body, items })),
+        None => Err(request),
+    }
 }

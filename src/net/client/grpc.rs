@@ -96,11 +96,11 @@ impl GrpcClientConfig {
     /// What a struct that flattens this one must check of it.
     pub fn check(&self, node: &Node, cx: &mut Cx) {
         refuse_middlewares(&self.middlewares, node, cx);
-        if !self.authority.is_empty() && self.authority.parse::<http::uri::Authority>().is_err() {
+        if !self.authority.is_empty() && self.authority.parse::<::http::uri::Authority>().is_err() {
             let pos = node.pos_of("authority");
             cx.within("authority", |cx| cx.error(pos, format!("\"{}\" is not an authority", self.authority)));
         }
-        if http::HeaderValue::from_str(&self.user_agent).is_err() {
+        if ::http::HeaderValue::from_str(&self.user_agent).is_err() {
             let pos = node.pos_of("user_agent");
             cx.within("user_agent", |cx| cx.error(pos, "a user agent must be printable text"));
         }

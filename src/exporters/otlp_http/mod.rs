@@ -1,0 +1,240 @@
+//! `otlp_http` (alias `otlphttp`): sends OTLP over HTTP, as protobuf or JSON.
+//!
+//! Protobuf is the batch's own bytes: uncompressed they are streamed from the rope with an exact content length,
+//! compressed they are read where they lie. Statuses follow the Collector's table; of an answer at most 64 KiB are
+//! read.
+
+mod answer;
+mod body;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+
+use self::body::RopeBody;
+use super::delivery::otlp::OtlpEncoder;
+use super::delivery::{Attempt, Delivery, DeliveryConfig, Outcome, QueueConfig, RetryConfig, Sender};
+use crate::components::{BuildError, ComponentConfig};
+use crate::config::types::{HttpUrl, Optional};
+use crate::config::{Cx, Node};
+use crate::net::client::{HttpClient, HttpClientConfig, HttpCompression, causes};
+use crate::net::compress::deflate;
+use crate::pdata::{Rope, Signal, json};
+use crate::pipeline::{BuildContext, Exporter, RunContext, StartError};
+use crate::{config, config_enum};
+
+/// How much of an answer is read.
+const MAX_ANSWER: usize = 64 << 10;
+
+config_enum! {
+    /// The form of requests.
+    pub enum Encoding {
+        /// Protobuf.
+        Proto = "proto",
+        /// OTLP/JSON.
+        Json = "json",
+    }
+}
+
+config! {
+    /// Sends OTLP over HTTP.
+    pub struct OtlpHttpConfig {
+        /// The URL for traces, used as it is written instead of `endpoint` with `/v1/traces`.
+        pub traces_endpoint: HttpUrl = HttpUrl::default(),
+        /// The URL for metrics, used as it is written instead of `endpoint` with `/v1/metrics`.
+        pub metrics_endpoint: HttpUrl = HttpUrl::default(),
+        /// The URL for logs, used as it is written instead of `endpoint` with `/v1/logs`.
+        pub logs_endpoint: HttpUrl = HttpUrl::default(),
+        /// Not used: there are no pipelines for profiles.
+        pub profiles_endpoint: HttpUrl = HttpUrl::default(),
+        /// The form of requests.
+        pub encoding: Encoding = Encoding::Proto,
+        /// Sends failed requests again.
+        pub retry_on_failure: RetryConfig = RetryConfig::default(),
+        /// Holds requests until the destination has taken them. On unless `enabled: false`.
+        pub sending_queue: Optional<QueueConfig> = Optional::on(QueueConfig::default()),
+    }
+    flatten {
+        client: HttpClientConfig = HttpClientConfig {
+            compression: HttpCompression::Gzip,
+            timeout: Duration::from_secs(30),
+            write_buffer_size: 512 * 1024,
+            ..HttpClientConfig::default()
+        },
+    }
+    validate = OtlpHttpConfig::check;
+}
+
+impl OtlpHttpConfig {
+    fn check(&self, node: &Node, cx: &mut Cx) {
+        self.client.check(node, cx);
+        let keys = ["endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint", "profiles_endpoint"];
+        // A URL that does not parse is reported as such.
+        let written = |key: &&str| node.get(key).is_some_and(|n| !n.is_null() && !is_empty(n));
+        let set =
+            Signal::ALL.iter().any(|s| !self.own_url(*s).is_empty()) || !self.client.endpoint.is_empty();
+        if !set && !keys.iter().any(|key| written(key)) {
+            cx.error(node.pos, "at least one endpoint must be specified");
+        }
+        if !self.profiles_endpoint.is_empty() {
+            let why = "profiles are not supported: this endpoint is not used";
+            cx.within("profiles_endpoint", |cx| cx.warn(node.pos_of("profiles_endpoint"), why));
+        }
+    }
+
+    fn own_url(&self, signal: Signal) -> &HttpUrl {
+        match signal {
+            Signal::Traces => &self.traces_endpoint,
+            Signal::Metrics => &self.metrics_endpoint,
+            Signal::Logs => &self.logs_endpoint,
+        }
+    }
+
+    fn url(&self, signal: Signal) -> Result<String, BuildError> {
+        let own = self.own_url(signal);
+        if !own.is_empty() {
+            return Ok(own.as_str().to_owned());
+        }
+        if self.client.endpoint.is_empty() {
+            return Err(format!("either endpoint or {}_endpoint must be specified", signal.name()));
+        }
+        Ok(self.client.endpoint.join(&format!("v1/{}", signal.name())))
+    }
+}
+
+fn is_empty(node: &Node) -> bool {
+    matches!(&node.value, crate::config::Value::Str(s) if s.is_empty())
+}
+
+impl ComponentConfig for OtlpHttpConfig {
+    fn extension_refs(&self) -> Vec<(&'static str, String)> {
+        self.client.extension_refs()
+    }
+}
+
+/// Builds the exporter for one signal.
+///
+/// # Errors
+/// There is no URL for the signal.
+pub fn build(
+    config: &OtlpHttpConfig,
+    signal: Signal,
+    cx: &BuildContext,
+) -> Result<Arc<dyn Exporter>, BuildError> {
+    let text = config.url(signal)?;
+    let url = reqwest::Url::parse(&text).map_err(|e| format!("endpoint must be a valid URL: {e}"))?;
+    let mut headers = HeaderMap::new();
+    let (kind, codec) = (config.encoding, config.client.compression.codec());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(kind)));
+    if let Some(codec) = codec {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(codec.name()));
+    }
+    // What the user writes stands.
+    headers.extend(config.client.headers.to_map());
+    let sender =
+        HttpSender { config: config.client.clone(), encoding: kind, url, headers, client: OnceLock::new() };
+    let delivery = DeliveryConfig {
+        queue: config.sending_queue.get().cloned(),
+        retry: config.retry_on_failure.clone(),
+        timeout: config.client.timeout,
+    };
+    Ok(Arc::new(Delivery::new(cx, signal, delivery, OtlpEncoder, sender)))
+}
+
+fn content_type(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Proto => "application/x-protobuf",
+        Encoding::Json => "application/json",
+    }
+}
+
+struct HttpSender {
+    config: HttpClientConfig,
+    encoding: Encoding,
+    url: reqwest::Url,
+    headers: HeaderMap,
+    client: OnceLock<HttpClient>,
+}
+
+impl HttpSender {
+    async fn attempt(&self, attempt: Attempt<'_, Rope>) -> Result<Outcome, Outcome> {
+        let http = self.client.get().ok_or_else(|| Outcome::retry("the exporter is not started"))?;
+        let mut headers = self.headers.clone();
+        if let Some(auth) = &http.auth {
+            auth.authorize(attempt.client, &mut headers).map_err(|e| Outcome::retry(e.to_string()))?;
+        }
+        let _slot = match &http.slots {
+            Some(slots) => slots.acquire().await.ok(),
+            None => None,
+        };
+        let body = self.body(attempt.signal, attempt.body)?;
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let mut response = http
+            .client
+            .post(self.url.clone())
+            .headers(headers)
+            .body(body.into_body())
+            .send()
+            .await
+            .map_err(|e| self.broken(e))?;
+        let mut answer = Vec::new();
+        while answer.len() < MAX_ANSWER {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    let room = MAX_ANSWER - answer.len();
+                    answer.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
+                }
+                Ok(None) => break,
+                // The status says what became of the request; only what was said about it is lost.
+                Err(e) if response.status().is_success() => {
+                    let message = format!("the answer could not be read: {}", causes(&e.without_url()));
+                    return Ok(Outcome::Delivered { rejected: 0, message });
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(answer::outcome(response.status(), response.headers(), &answer, self.url.as_str()))
+    }
+
+    fn body(&self, signal: Signal, rope: &Rope) -> Result<RopeBody, Outcome> {
+        let rope = match self.encoding {
+            Encoding::Proto => rope.clone(),
+            Encoding::Json => {
+                let mut out = Vec::with_capacity(rope.len() * 2);
+                json::encode(signal, &rope.to_bytes(), &mut out).map_err(|e| Outcome::Rejected {
+                    bad_data: true,
+                    reason: format!("the request cannot be written as JSON: {e}"),
+                })?;
+                Rope::from(out)
+            }
+        };
+        let Some(codec) = self.config.compression.codec() else { return Ok(RopeBody::new(rope)) };
+        let compressed: Bytes = deflate(codec, self.config.level(), &rope)
+            .map_err(|e| Outcome::rejected(format!("compression: {e}")))?;
+        Ok(RopeBody::new(Rope::from(compressed)))
+    }
+
+    /// No answer: the request may be sent again, unless it could not even be built.
+    fn broken(&self, error: reqwest::Error) -> Outcome {
+        let permanent = error.is_builder();
+        let reason =
+            format!("failed to make an HTTP request to {}: {}", self.url, causes(&error.without_url()));
+        if permanent { Outcome::rejected(reason) } else { Outcome::retry(reason) }
+    }
+}
+
+impl Sender<Rope> for HttpSender {
+    fn start(&self, cx: &RunContext) -> Result<(), StartError> {
+        let client = self.config.connect(self.url.as_str(), cx)?;
+        let _ = self.client.set(client);
+        Ok(())
+    }
+
+    async fn send(&self, attempt: Attempt<'_, Rope>) -> Outcome {
+        match self.attempt(attempt).await {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
+    }
+}
