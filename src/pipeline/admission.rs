@@ -74,6 +74,13 @@ impl Ledger {
         self.take(bytes).then(|| Lease { ledger: self.clone(), bytes: AtomicUsize::new(bytes) })
     }
 
+    /// Reserves `bytes` that exist already, past the budget if need be.
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> Lease {
+        let used = self.used.fetch_add(bytes, Ordering::AcqRel);
+        self.peak.fetch_max(used + bytes, Ordering::Relaxed);
+        Lease { ledger: self.clone(), bytes: AtomicUsize::new(bytes) }
+    }
+
     fn take(&self, bytes: usize) -> bool {
         if self.closed() {
             return false;

@@ -176,7 +176,7 @@ async fn content_encodings() {
         let headers = [("content-type", PB), ("content-encoding", codec.name())];
         let reply = rig.send(Method::POST, "/v1/metrics", &headers, packed).await;
         assert_eq!(reply.status, 200, "{codec:?}");
-        assert_eq!(rig.pipe.bodies(), [sent.clone()], "{codec:?}");
+        assert_eq!(rig.pipe.bodies(), std::slice::from_ref(&sent), "{codec:?}");
         rig.pipe.take();
         assert_eq!(rig.cx.ledger.used(), 0);
     }

@@ -115,6 +115,15 @@ impl Rig {
         budget: usize,
         signals: &[Signal],
     ) -> Self {
+        Self::try_start(grpc, http, budget, signals).await.unwrap()
+    }
+
+    pub async fn try_start(
+        grpc: Option<GrpcServerConfig>,
+        http: Option<HttpProtocolConfig>,
+        budget: usize,
+        signals: &[Signal],
+    ) -> Result<Self, StartError> {
         let pipe =
             Arc::new(Pipe { does: Mutex::new(Does::Answers(Verdict::Accepted)), got: Mutex::default() });
         let doorman: Arc<dyn Extension> = Arc::new(Doorman);
@@ -135,8 +144,8 @@ impl Rig {
             protocols.http = Optional::on(http);
         }
         let mut otlp = Otlp::new(OtlpConfig { protocols }, "otlp/test".to_owned());
-        otlp.start(outputs, &cx).await.unwrap();
-        Rig { otlp, pipe, cx }
+        otlp.start(outputs, &cx).await?;
+        Ok(Rig { otlp, pipe, cx })
     }
 
     pub fn does(&self, does: Does) {

@@ -10,3 +10,4 @@ mod support;
 mod grpc;
 mod http;
 mod kit;
+mod life;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::components::ComponentConfig;
 use crate::config::types::{Endpoint, ExtensionId, Headers, Optional};
 use crate::config::{Cx, Node};
+use crate::net::listen::Transport;
 use crate::net::tls::TlsServerConfig;
 use crate::{config, config_enum};
 
@@ -191,20 +192,6 @@ config! {
 }
 
 config_enum! {
-    /// A kind of socket.
-    pub enum Transport {
-        /// TCP over IPv4 or IPv6.
-        Tcp = "tcp",
-        /// TCP over IPv4.
-        Tcp4 = "tcp4",
-        /// TCP over IPv6.
-        Tcp6 = "tcp6",
-        /// A unix socket.
-        Unix = "unix",
-    }
-}
-
-config_enum! {
     /// A `Content-Encoding`.
     pub enum ContentCoding {
         /// None.
@@ -240,6 +227,7 @@ impl ContentCoding {
     ];
 }
 
+#[allow(clippy::derivable_impls, reason = "config_enum! takes no derives")]
 impl Default for ContentCoding {
     fn default() -> Self {
         ContentCoding::Identity

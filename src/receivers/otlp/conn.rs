@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::gate::{FREE, Gate};
 use crate::pdata::ClientInfo;
 
 /// Bytes of the connection preface that precede the first frame.
@@ -75,7 +76,7 @@ pub struct PingPolicy {
 pub struct Watched<IO> {
     io: IO,
     conn: Arc<Conn>,
-    frames: Option<Frames>,
+    frames: Option<(Frames, Gate)>,
     /// Answers gathered for one write; empty unless `gather` is above 0.
     out: Vec<u8>,
     out_at: usize,
@@ -88,6 +89,8 @@ struct Frames {
     policy: PingPolicy,
     header: [u8; HEADER],
     have: usize,
+    /// Payload bytes of the frame at hand.
+    payload: usize,
     /// Bytes until the next frame header.
     skip: usize,
     last_ping: Option<Instant>,
@@ -200,17 +203,10 @@ impl Drop for OpenRequest {
 }
 
 impl<IO> Watched<IO> {
-    /// Watches `io`. With a policy, frames are followed; `gather` is how many bytes of answers are put together
-    /// before they are written, 0 to write each at once.
-    pub fn new(io: IO, conn: Arc<Conn>, policy: Option<PingPolicy>, gather: usize) -> Self {
-        let frames = policy.map(|policy| Frames {
-            policy,
-            header: [0; HEADER],
-            have: 0,
-            skip: PREFACE,
-            last_ping: None,
-            strikes: 0,
-        });
+    /// Watches `io`. With a policy and a gate, frames are followed; `gather` is how many bytes of answers are put
+    /// together before they are written, 0 to write each at once.
+    pub fn new(io: IO, conn: Arc<Conn>, frames: Option<(PingPolicy, Gate)>, gather: usize) -> Self {
+        let frames = frames.map(|(policy, gate)| (Frames::new(policy), gate));
         Watched { io, conn, frames, out: Vec::new(), out_at: 0, gather }
     }
 
@@ -251,6 +247,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        if let Some((frames, gate)) = &mut this.frames
+            && frames.skip > FREE
+        {
+            ready!(gate.poll_pass(frames.held(), cx))?;
+        }
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
         if !new.is_empty() {
@@ -263,8 +264,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             {
                 conn.head_since.store(now, Ordering::Relaxed);
             }
-            if let Some(frames) = &mut this.frames {
+            if let Some((frames, gate)) = &mut this.frames {
                 frames.follow(new, conn);
+                gate.holds(frames.held());
             }
         }
         Poll::Ready(Ok(()))
@@ -320,6 +322,23 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 }
 
 impl Frames {
+    fn new(policy: PingPolicy) -> Self {
+        Frames {
+            policy,
+            header: [0; HEADER],
+            have: 0,
+            payload: 0,
+            skip: PREFACE,
+            last_ping: None,
+            strikes: 0,
+        }
+    }
+
+    /// Payload bytes of an incomplete frame that are here.
+    fn held(&self) -> usize {
+        if self.skip == 0 { 0 } else { self.payload.saturating_sub(self.skip) }
+    }
+
     /// Follows the frames through what was just read.
     fn follow(&mut self, mut new: &[u8], conn: &Conn) {
         while !new.is_empty() {
@@ -339,7 +358,8 @@ impl Frames {
             if self.have == HEADER {
                 self.have = 0;
                 let [a, b, c, kind, flags, ..] = self.header;
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.skip = self.payload;
                 conn.largest_frame.fetch_max(self.skip, Ordering::Relaxed);
                 const PING: u8 = 6;
                 const ACK: u8 = 1;
@@ -386,8 +406,7 @@ mod tests {
     }
 
     fn frames(without_stream: bool) -> Frames {
-        let policy = PingPolicy { min_time: Duration::from_secs(300), without_stream };
-        Watched::new(tokio::io::empty(), conn(), Some(policy), 0).frames.unwrap()
+        Frames::new(PingPolicy { min_time: Duration::from_secs(300), without_stream })
     }
 
     #[test]
@@ -430,6 +449,31 @@ mod tests {
             }
             assert_eq!(ready_now(conn.ping_abuse()), abuse, "{without_stream} {gap} {sent}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_frame_on_its_way_is_in_the_ledger() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let ledger = crate::pipeline::Ledger::new(1 << 20);
+        let gate = super::super::gate::Gates::new(ledger.clone()).open();
+        let policy = PingPolicy { min_time: Duration::ZERO, without_stream: true };
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut io = Watched::new(near, conn(), Some((policy, gate)), 0);
+        let mut wire = vec![b'P'; PREFACE];
+        wire.extend([3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        wire.resize(wire.len() + 0x2_0000, 0);
+        far.write_all(&wire).await.unwrap();
+        let mut sink = vec![0; 1 << 20];
+        let mut got = 0;
+        while got < wire.len() {
+            got += io.read(&mut sink[..40_000]).await.unwrap();
+        }
+        assert_eq!(ledger.used(), 0x2_0000);
+        far.write_all(&[0; 0x1_0000]).await.unwrap();
+        while got < wire.len() + 0x1_0000 {
+            got += io.read(&mut sink).await.unwrap();
+        }
+        assert_eq!(ledger.used(), 0);
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@
 //!
 //! A client may send frames of `read_buffer_size` (512 KiB), so a usual request is one frame. A stream's window
 //! is [`STREAM_WINDOW`], a connection's [`CONNECTION_WINDOW`]. Window is given back when the ledger has admitted
-//! the bytes, in halves: a message of 256 KiB needs no WINDOW_UPDATE of its own stream, one of 4 MiB about eight,
-//! and what a connection may hold that the ledger has not yet seen is [`CONNECTION_WINDOW`] plus one frame, for
-//! as long as it takes to look at it.
+//! the bytes, in halves: a message of 256 KiB needs no WINDOW_UPDATE of its own stream, one of 4 MiB about eight.
+//! What a connection may hold that the ledger has not yet seen is what its requests have not yet looked at, which
+//! is at most [`CONNECTION_WINDOW`] for the moment until they run, and a small piece of a frame on its way (see
+//! [`gate`](super::gate)).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,18 +21,19 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason as H2Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Code;
 
 use super::body::{Admission, Gather, Patience};
 use super::config::{GrpcServerConfig, KeepaliveConfig};
 use super::conn::{Conn, OpenRequest, PingPolicy, Watched};
+use super::gate::Gates;
 use super::http::inflate_failure;
 use super::ingest::{Ingest, Pending, not_served};
 use super::server::{Protocol, Stopping};
 use super::status::{Failure, Reason};
 use crate::net::compress::{Codec, inflate};
+use crate::net::listen::Stream;
 use crate::pdata::{ClientInfo, Signal};
 use crate::pipeline::Lease;
 
@@ -81,6 +83,7 @@ pub struct Grpc {
     http2: h2::server::Builder,
     limits: Limits,
     pings: PingPolicy,
+    gates: Gates,
     max_message: usize,
     gather: usize,
 }
@@ -125,6 +128,7 @@ impl Grpc {
             .max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(streams);
         Grpc {
+            gates: Gates::new(ingest.ledger.clone()),
             ingest,
             http2,
             limits: Limits::new(&keepalive),
@@ -295,11 +299,8 @@ impl Grpc {
 impl Protocol for Grpc {
     const ALPN: &'static [&'static [u8]] = &[b"h2"];
 
-    async fn serve<IO>(self: Arc<Self>, io: IO, conn: Arc<Conn>, stopping: Stopping)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let io = Watched::new(io, conn.clone(), Some(self.pings), self.gather);
+    async fn serve(self: Arc<Self>, io: Stream, conn: Arc<Conn>, stopping: Stopping) {
+        let io = Watched::new(io, conn.clone(), Some((self.pings, self.gates.open())), self.gather);
         let Ok(Ok(mut http2)) = timeout(HANDSHAKE, self.http2.handshake::<_, Bytes>(io)).await else {
             return self.ingest.failed(Reason::Protocol);
         };

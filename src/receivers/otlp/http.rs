@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 use tonic::Code;
 
@@ -28,6 +27,7 @@ use super::ingest::Ingest;
 use super::server::{Protocol, Stopping};
 use super::status::{Failure, Reason};
 use crate::net::compress::{Codec, InflateError, inflate};
+use crate::net::listen::Stream;
 use crate::pdata::json::{self, Limit, Limits};
 use crate::pdata::{ClientInfo, Signal};
 use crate::pipeline::Lease;
@@ -296,10 +296,7 @@ impl Http {
 impl Protocol for Http {
     const ALPN: &'static [&'static [u8]] = &[b"h2", b"http/1.1"];
 
-    async fn serve<IO>(self: Arc<Self>, io: IO, conn: Arc<Conn>, stopping: Stopping)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn serve(self: Arc<Self>, io: Stream, conn: Arc<Conn>, stopping: Stopping) {
         let io = TokioIo::new(Watched::new(io, conn.clone(), None, 0));
         let service = service_fn(|request| {
             let answer = self.clone().answer(conn.clone(), request);

@@ -17,6 +17,7 @@ mod body;
 mod config;
 mod conn;
 mod cors;
+mod gate;
 mod grpc;
 mod http;
 mod ingest;
@@ -30,7 +31,7 @@ use async_trait::async_trait;
 
 pub use config::{
     ContentCoding, CorsConfig, EnforcementPolicy, GrpcAuthConfig, GrpcServerConfig, HttpAuthConfig,
-    HttpProtocolConfig, KeepaliveConfig, Middleware, OtlpConfig, Protocols, ServerParameters, Transport,
+    HttpProtocolConfig, KeepaliveConfig, Middleware, OtlpConfig, Protocols, ServerParameters,
 };
 
 use self::grpc::Grpc;
@@ -38,8 +39,9 @@ use self::http::Http;
 use self::ingest::{Counts, Ingest};
 use self::server::{Protocol, Server};
 use crate::components::BuildError;
-use crate::config::types::{ExtensionId, Optional};
+use crate::config::types::{Endpoint, ExtensionId, Optional};
 use crate::net::auth::ServerAuth;
+use crate::net::listen::Transport;
 use crate::net::tls::{ServerTls, TlsServerConfig};
 use crate::pipeline::{BuildContext, Outputs, Receiver, RunContext, StartError};
 
@@ -79,6 +81,22 @@ impl Otlp {
         self.http.as_ref().map(|server| server.address.as_str())
     }
 
+    async fn serve<P: Protocol>(
+        &self,
+        endpoint: &Endpoint,
+        transport: Transport,
+        tls: Option<ServerTls>,
+        protocol: Arc<P>,
+        cx: &RunContext,
+    ) -> Result<Server, StartError> {
+        let pauses = cx.metrics.series(
+            "tidegate_receiver_accept_pauses",
+            "Times the receiver could not accept connections for want of file descriptors or memory.",
+            &[("receiver", &self.id)],
+        );
+        Server::start(endpoint, transport, tls, protocol, &cx.supervisor, pauses).await
+    }
+
     async fn start_grpc(&self, outputs: &Outputs, cx: &RunContext) -> Result<Option<Server>, StartError> {
         let Some(config) = self.config.protocols.grpc.get() else { return Ok(None) };
         let auth = authenticator(config.auth.get().map(|a| &a.authenticator), cx)?;
@@ -86,7 +104,7 @@ impl Otlp {
         let ingest = Ingest::new(outputs.clone(), cx, counts, auth, Vec::new(), config.include_metadata);
         let protocol = Arc::new(Grpc::new(config, Arc::new(ingest)));
         let tls = load::<Grpc>(&config.tls)?;
-        let server = Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
+        let server = self.serve(&config.endpoint, config.transport, tls, protocol, cx).await?;
         tracing::info!(component = %self.id, endpoint = %server.address, "OTLP/gRPC is served");
         Ok(Some(server))
     }
@@ -99,7 +117,7 @@ impl Otlp {
         let ingest = Ingest::new(outputs.clone(), cx, counts, auth, params, config.include_metadata);
         let protocol = Arc::new(Http::new(config, Arc::new(ingest)));
         let tls = load::<Http>(&config.tls)?;
-        let server = Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
+        let server = self.serve(&config.endpoint, config.transport, tls, protocol, cx).await?;
         tracing::info!(component = %self.id, endpoint = %server.address, "OTLP/HTTP is served");
         Ok(Some(server))
     }
