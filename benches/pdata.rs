@@ -4,7 +4,7 @@
 //! load of 512 items a request. `--once name` runs one case a fixed number of times and measures nothing,
 //! for instruction counts: `valgrind --tool=callgrind target/release/deps/pdata-* --once check/traces`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, missing_docs)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -68,9 +68,8 @@ fn cases() -> Vec<Case> {
     {
         let bytes = Bytes::from(bytes);
         let name = signal.name();
-        eprintln!("{name}: {} bytes an item", bytes.len() / ITEMS);
         let b = bytes.clone();
-        cases.push((format!("cursor/{name}"), Box::new(move || every_field(&b))));
+        cases.push((format!("cursor/{name}"), Box::new(move || every_field(&b, 3))));
         let b = bytes.clone();
         cases.push((
             format!("count/{name}"),
@@ -108,22 +107,14 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Every field down to the items' own, without their insides.
-fn every_field(request: &[u8]) {
-    let mut stack = [Cursor::new(request); 4];
-    let mut depth = 0;
-    while let Some(field) = stack[depth].next_field().unwrap().map_or_else(
-        || {
-            depth = depth.checked_sub(1)?;
-            Some(None)
-        },
-        |f| Some(Some(f)),
-    ) {
-        let Some(field) = field else { continue };
+/// Every field of the messages down to `levels` below this one, without what is inside the last.
+fn every_field(message: &[u8], levels: u32) {
+    let mut cursor = Cursor::new(message);
+    while let Some(field) = cursor.next_field().unwrap() {
         match field.value {
-            Wire::Bytes(inner) if depth < 3 && (field.number == 2 || depth == 0) => {
-                depth += 1;
-                stack[depth] = Cursor::new(inner);
+            // The way to the items is field 1 of the request and field 2 from there on.
+            Wire::Bytes(inner) if levels > 0 && (field.number == 2 || levels == 3) => {
+                every_field(inner, levels - 1);
             }
             other => {
                 black_box(other);

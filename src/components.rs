@@ -7,8 +7,14 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
+use crate::exporters::debug::{self, DebugConfig};
+use crate::exporters::file::{self, FileConfig};
+use crate::exporters::nop::{self, NopConfig};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
+use crate::extensions::basicauth::{self, BasicAuthConfig};
+use crate::extensions::bearertokenauth::{self, BearerTokenAuthConfig};
+use crate::extensions::health_check::{self, HealthCheckConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
@@ -196,7 +202,7 @@ macro_rules! row {
 #[rustfmt::skip]
 pub static COMPONENTS: &[Component] = &[
     row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
-        "Takes OTLP over gRPC and HTTP.", OtlpConfig, otlp::build),
+        "Receives OTLP over gRPC and HTTP, protobuf and JSON.", OtlpConfig, otlp::build),
     row!(Processor, "attributes", aliases [], Beta, &Signal::ALL,
         "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
@@ -206,10 +212,23 @@ pub static COMPONENTS: &[Component] = &[
         MemoryLimiterConfig, memory_limiter::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
+        "Writes what it gets to the agent's log, the console or files, for people to read.",
+        DebugConfig, debug::build),
+    row!(Exporter, "file", aliases [], Beta, &Signal::ALL,
+        "Writes OTLP to files, as JSON lines or length-prefixed protobuf.", FileConfig, file::build),
+    row!(Exporter, "nop", aliases [], Stable, &Signal::ALL,
+        "Takes everything and sends it nowhere.", NopConfig, nop::build),
     row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
         "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
     row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,
         "Sends OTLP over HTTP, as protobuf or JSON.", OtlpHttpConfig, otlp_http::build),
+    row!(Extension, "basicauth", aliases [], Beta, &[],
+        "User and password, for receivers and exporters.", BasicAuthConfig, basicauth::build),
+    row!(Extension, "bearertokenauth", aliases [], Beta, &[],
+        "A token in a header, for receivers and exporters.", BearerTokenAuthConfig, bearertokenauth::build),
+    row!(Extension, "health_check", aliases [], Beta, &[],
+        "Says over HTTP whether the agent is ready.", HealthCheckConfig, health_check::build),
 ];
 
 /// The row for a type name or alias.

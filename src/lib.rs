@@ -13,9 +13,11 @@
 //! * [`pipeline`]: how components are wired, acknowledged, bounded and kept alive.
 //! * [`receivers`], [`processors`], [`exporters`], [`extensions`]: the components.
 //! * [`components`]: the one table that lists them.
+//! * [`cli`]: the command line.
 //! * [`net`]: what servers and clients share: TLS, compression, authentication, metadata.
 //! * [`telemetry`]: what the agent says about itself.
 
+pub mod cli;
 pub mod components;
 pub mod config;
 pub mod exporters;

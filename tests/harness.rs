@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use support::load::{self, Target, Told};
+use support::payload::{self, Template};
 use support::sink::{Faults, Options, Sink};
 use support::{Compression, Signal, grpc, sink};
 
@@ -124,8 +125,22 @@ fn counting_agrees_with_decoding() {
     for signal in Signal::ALL {
         for items in [1, 15, 16, 17, 512] {
             let mut body = Vec::new();
-            support::payload::Template::new(signal, items, 0).write(1, &mut body);
+            Template::new(signal, items, 0).write(1, &mut body);
             assert_eq!(sink::count_items(signal, &body), items as u64);
         }
+    }
+}
+
+#[test]
+fn a_template_is_numbered_and_of_the_promised_size() {
+    for (signal, want) in [(Signal::Traces, 500), (Signal::Logs, 500), (Signal::Metrics, 230)] {
+        for items in [1, 10, 512] {
+            let mut body = Vec::new();
+            Template::new(signal, items, 3).write(1000, &mut body);
+            let numbers: Vec<u64> = (1000..1000 + items as u64).collect();
+            assert_eq!(payload::numbers(signal, &body).unwrap(), numbers);
+        }
+        let per_item = Template::new(signal, 512, 0).bytes() / 512;
+        assert!(per_item.abs_diff(want) * 10 <= want, "{signal:?}: {per_item} bytes an item");
     }
 }

@@ -26,7 +26,10 @@ pub(super) fn check(mut draft: Draft, cx: &mut Cx) -> Option<Plan> {
     let extensions = extensions(&draft, cx);
     authenticators(&draft, cx);
     ports(&draft, cx);
-    unused(&draft, cx);
+    // Next to an error this is noise: the name that is not used may be the one that was misspelt.
+    if cx.diags.iter().all(|d| d.severity != Severity::Error) {
+        unused(&draft, cx);
+    }
     let names = |refs: &[Ref]| {
         let mut seen = HashSet::new();
         refs.iter().filter(|r| seen.insert(r.id.as_str())).map(|r| r.id.clone()).collect::<Vec<_>>()
@@ -53,7 +56,9 @@ pub(super) fn check(mut draft: Draft, cx: &mut Cx) -> Option<Plan> {
 
 fn sections(draft: &Draft, cx: &mut Cx) {
     let has = |kind| {
-        draft.components.iter().any(|c| c.kind == kind) || draft.unknown.iter().any(|(k, _)| *k == kind)
+        draft.broken.contains(&kind)
+            || draft.components.iter().any(|c| c.kind == kind)
+            || draft.unknown.iter().any(|(k, _)| *k == kind)
     };
     for kind in [Kind::Receiver, Kind::Exporter] {
         if !has(kind) {
@@ -97,7 +102,8 @@ fn pipeline(pipeline: &Pipeline, draft: &Draft, cx: &mut Cx) {
                         first,
                     );
                 }
-                if i > 0 && super::types::type_of(&reference.id) == "memory_limiter" {
+                let found = component(draft, role, &reference.id);
+                if i > 0 && found.is_some_and(|c| c.component.name == "memory_limiter") {
                     let message = "memory_limiter works best as the first processor".to_owned();
                     cx.report(Severity::Note, reference.pos, message, None);
                 }
@@ -120,7 +126,7 @@ fn resolve(role: Kind, reference: &Ref, pipeline: &Pipeline, draft: &Draft, cx: 
         }
         return;
     }
-    if draft.unknown.contains(&(role, id.to_owned())) {
+    if cannot_tell(draft, role, id) {
         return;
     }
     let message = format!("references {} \"{id}\" which is not configured", role.name());
@@ -139,6 +145,11 @@ fn not_configured(kind: Kind, id: &str, draft: &Draft) -> String {
         None if defined.is_empty() => format!("define it under {}:", kind.section()),
         None => format!("define it under {}:, or use one of: {}", kind.section(), defined.join(", ")),
     }
+}
+
+/// Whether an id that is not among the components may still be defined, in a way that has been reported.
+fn cannot_tell(draft: &Draft, kind: Kind, id: &str) -> bool {
+    draft.broken.contains(&kind) || draft.unknown.contains(&(kind, id.to_owned()))
 }
 
 fn component<'d>(draft: &'d Draft, kind: Kind, id: &str) -> Option<&'d ComponentPlan> {
@@ -163,9 +174,7 @@ fn extensions(draft: &Draft, cx: &mut Cx) -> Option<Vec<String>> {
     let mut listed: HashMap<&str, &Ref> = HashMap::new();
     for reference in &draft.extensions {
         let id = reference.id.as_str();
-        if component(draft, Kind::Extension, id).is_none()
-            && !draft.unknown.contains(&(Kind::Extension, id.to_owned()))
-        {
+        if component(draft, Kind::Extension, id).is_none() && !cannot_tell(draft, Kind::Extension, id) {
             let message = format!("references extension \"{id}\" which is not configured");
             let hint = not_configured(Kind::Extension, id, draft);
             report_at(cx, &reference.path, reference.pos, message, Some(hint));
@@ -226,7 +235,7 @@ fn authenticators(draft: &Draft, cx: &mut Cx) {
             let full = format!("{}::{}::{path}", user.kind.section(), user.id);
             let pos = user.pos_of(path);
             let Some(target) = component(draft, Kind::Extension, &id) else {
-                if !draft.unknown.contains(&(Kind::Extension, id.clone())) {
+                if !cannot_tell(draft, Kind::Extension, &id) {
                     let message = format!("references extension \"{id}\" which is not configured");
                     let hint = not_configured(Kind::Extension, &id, draft);
                     report_at(cx, &full, pos, message, Some(hint));

@@ -176,6 +176,11 @@ pub trait Config: Sized {
     /// Describes the type.
     fn schema() -> Schema;
 
+    /// Describes the type with this value's defaults in place of the type's own.
+    fn schema_of(&self) -> Schema {
+        Self::schema()
+    }
+
     /// The value as it would be written, secrets redacted.
     fn to_json(&self) -> serde_json::Value;
 }
@@ -187,6 +192,10 @@ pub trait ConfigStruct: Config {
 
     /// The struct's keys, flattened ones included; defaults are taken from `self`.
     fn fields(&self) -> Vec<SchemaField>;
+
+    /// Runs the checks of flattened structs and its own on the decoded value; they may settle what depends on
+    /// several keys.
+    fn validate_all(&mut self, node: &Node, cx: &mut Cx);
 }
 
 /// Declares a config struct: fields with docs and defaults in one place, decoding, schema and defaults derived.
@@ -251,25 +260,34 @@ macro_rules! config {
                     key: $crate::config::key_name(stringify!($field)),
                     doc: concat!($($fdoc, "\n"),*),
                     default: $crate::config::Config::to_json(&self.$field),
-                    schema: <$ty as $crate::config::Config>::schema(),
+                    schema: $crate::config::Config::schema_of(&self.$field),
                 } ),* ];
                 $( $( out.extend($crate::config::ConfigStruct::fields(&self.$flat)); )* )?
                 out
+            }
+
+            #[allow(unused_variables, reason = "not every struct has checks")]
+            fn validate_all(&mut self, node: &$crate::config::Node, cx: &mut $crate::config::Cx) {
+                $( $( $crate::config::ConfigStruct::validate_all(&mut self.$flat, node, cx); )* )?
+                $( $validate(self, node, cx); )?
             }
         }
 
         impl $crate::config::Config for $name {
             fn decode_into(&mut self, node: &$crate::config::Node, cx: &mut $crate::config::Cx) {
-                $crate::config::decode_struct(self, node, cx);
-                $( $validate(self, node, cx); )?
+                $crate::config::decode_and_validate(self, true, node, cx);
             }
 
             fn schema() -> $crate::config::Schema {
+                $crate::config::Config::schema_of(&<$name>::default())
+            }
+
+            fn schema_of(&self) -> $crate::config::Schema {
                 $crate::config::Schema {
                     name: stringify!($name),
                     kind: $crate::config::SchemaKind::Struct {
                         doc: concat!($($doc, "\n"),*),
-                        fields: $crate::config::ConfigStruct::fields(&<$name>::default()),
+                        fields: $crate::config::ConfigStruct::fields(self),
                     },
                 }
             }
@@ -339,6 +357,23 @@ macro_rules! config_enum {
 /// A field's key in the file: the identifier without a raw prefix.
 pub fn key_name(ident: &'static str) -> &'static str {
     ident.strip_prefix("r#").unwrap_or(ident)
+}
+
+/// Decodes a struct and, if `validate` is set, checks it. What a check says about a value that did not decode is
+/// dropped: it speaks of the default that stands in for it.
+pub fn decode_and_validate<T: ConfigStruct>(target: &mut T, validate: bool, node: &Node, cx: &mut Cx) {
+    let start = cx.diags.len();
+    decode_struct(target, node, cx);
+    if !validate || !matches!(node.value, Value::Map(_) | Value::Null) {
+        return;
+    }
+    let wrong: Vec<Pos> = cx.diags.iter().skip(start).map(|d| d.pos).collect();
+    let decoded = cx.diags.len();
+    target.validate_all(node, cx);
+    if !wrong.is_empty() {
+        let found = cx.diags.split_off(decoded);
+        cx.diags.extend(found.into_iter().filter(|d| !wrong.contains(&d.pos)));
+    }
 }
 
 /// Decodes a mapping key by key; unknown keys are errors that name the nearest valid one. Null keeps defaults.
@@ -425,6 +460,11 @@ impl Config for bool {
         match node.value {
             Value::Bool(b) => *self = b,
             Value::Null => {}
+            Value::Str(_) => cx.error_hint(
+                node.pos,
+                "expected a boolean, got a string",
+                "write true or false, without quotes",
+            ),
             _ => cx.wrong_type(node, "a boolean"),
         }
     }
@@ -448,6 +488,10 @@ macro_rules! integers {
                     Value::UInt(u) => u.into(),
                     // The Collector truncates a float in an integer field.
                     Value::Float(f) if f.is_finite() => f as i128,
+                    Value::Str(ref text) if text.parse::<i128>().is_ok() => {
+                        let message = "expected an integer, got a string";
+                        return cx.error_hint(node.pos, message, "take the quotes off");
+                    }
                     _ => return cx.wrong_type(node, "an integer"),
                 };
                 match <$ty>::try_from(wide) {
@@ -494,8 +538,12 @@ pub fn text_of<'a>(node: &'a Node, cx: &mut Cx) -> Option<&'a str> {
         (_, Value::Str(s)) => Some(s),
         (Some(raw), _) => Some(raw),
         (None, Value::Null) => None,
-        _ => {
+        (None, Value::Seq(_) | Value::Map(_)) => {
             cx.wrong_type(node, "a string");
+            None
+        }
+        _ => {
+            cx.error_hint(node.pos, format!("expected a string, got {}", node.kind()), "put it in quotes");
             None
         }
     }
@@ -594,7 +642,10 @@ impl<T: Config + Default> Config for Vec<T> {
                 }
             }
             // A comma-separated string stands for a list of strings, split without trimming; "" is empty.
-            Value::Str(text) if matches!(T::schema().kind, SchemaKind::Text(_)) => {
+            Value::Str(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) | Value::Bool(_)
+                if matches!(T::schema().kind, SchemaKind::Text(_)) =>
+            {
+                let Some(text) = text_of(node, cx) else { return };
                 self.clear();
                 for part in text.split(',').filter(|_| !text.is_empty()) {
                     let mut value = T::default();

@@ -8,6 +8,9 @@ mod check;
 mod decode;
 mod expand;
 mod node;
+mod print;
+mod reference;
+mod render;
 mod root;
 mod scalar;
 mod sources;
@@ -16,8 +19,13 @@ pub mod types;
 mod yaml;
 
 pub use decode::{Config, Cx, Diag, Schema, SchemaField, SchemaKind, Severity};
-pub use decode::{ConfigStruct, decode_struct, decode_word, key_name, nearest, text_of, unknown_key};
+pub use decode::{
+    ConfigStruct, decode_and_validate, decode_struct, decode_word, key_name, nearest, text_of, unknown_key,
+};
 pub use node::{Key, Node, Pos, Value};
+pub use print::Printing;
+pub use reference::{json_schema, pages as reference_pages};
+pub use render::{render, summary, to_json};
 pub use root::{ComponentPlan, LoadOptions, Loaded, PipelinePlan, Plan, load, parse_bytes};
 pub use sources::{Source, SourceText, merge};
 pub use telemetry::{

@@ -97,6 +97,28 @@ impl Node {
         self.value == Value::Null
     }
 
+    /// A tree without places, from JSON.
+    pub fn from_json(json: &serde_json::Value) -> Node {
+        use serde_json::Value as Json;
+        let pos = Pos::default();
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(b) => Value::Bool(*b),
+            Json::Number(n) => n
+                .as_i64()
+                .map(Value::Int)
+                .or_else(|| n.as_u64().map(Value::UInt))
+                .unwrap_or_else(|| Value::Float(n.as_f64().unwrap_or_default())),
+            Json::String(s) => Value::Str(s.clone()),
+            Json::Array(items) => Value::Seq(items.iter().map(Node::from_json).collect()),
+            Json::Object(map) => {
+                let key = |text: &String| Key { pos, text: text.clone() };
+                Value::Map(map.iter().map(|(k, v)| (key(k), Node::from_json(v))).collect())
+            }
+        };
+        Node::new(pos, value)
+    }
+
     /// The value as JSON; what JSON has no number for becomes text.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value as Json;

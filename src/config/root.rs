@@ -46,6 +46,22 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Adds errors found after loading: place, path and reason of each. The plan is gone.
+    pub fn fail(&mut self, errors: impl IntoIterator<Item = (Pos, String, String)>) {
+        for (pos, path, message) in errors {
+            self.diags.push(Diag {
+                severity: Severity::Error,
+                pos,
+                path,
+                message,
+                hint: None,
+                related: None,
+            });
+        }
+        self.diags.sort_by_key(|d| (d.pos, std::cmp::Reverse(d.severity)));
+        self.plan = None;
+    }
+
     /// Whether the agent can start with it.
     pub fn is_ok(&self) -> bool {
         self.plan.is_some()
@@ -152,6 +168,8 @@ pub(super) struct Draft {
     pub components: Vec<ComponentPlan>,
     /// Ids whose type is unknown: they are defined, so references to them are no second mistake.
     pub unknown: HashSet<(Kind, String)>,
+    /// Sections that are there but cannot be read, or misspelt: what they lack is no second mistake.
+    pub broken: HashSet<Kind>,
     pub pipelines: Vec<Pipeline>,
     pub extensions: Vec<Ref>,
     pub telemetry: TelemetryConfig,
@@ -212,6 +230,7 @@ fn decode(root: &Node, table: &'static [Component], cx: &mut Cx) -> Draft {
         root: root.pos,
         components: Vec::new(),
         unknown: HashSet::new(),
+        broken: HashSet::new(),
         pipelines: Vec::new(),
         extensions: Vec::new(),
         telemetry: TelemetryConfig::default(),
@@ -224,7 +243,11 @@ fn decode(root: &Node, table: &'static [Component], cx: &mut Cx) -> Draft {
             Some(kind) => section(*kind, node, table, &mut draft, cx),
             None if key.text == "connectors" => connectors(node, cx),
             None if key.text == "service" => service(node, &mut draft, cx),
-            None => unknown_key(key.pos, &key.text, KEYS, cx),
+            None => {
+                unknown_key(key.pos, &key.text, KEYS, cx);
+                let meant = nearest(&key.text, KEYS);
+                draft.broken.extend(Kind::ALL.into_iter().filter(|k| Some(k.section()) == meant));
+            }
         }
         cx.pop();
     }
@@ -233,11 +256,14 @@ fn decode(root: &Node, table: &'static [Component], cx: &mut Cx) -> Draft {
 
 fn section(kind: Kind, node: &Node, table: &'static [Component], draft: &mut Draft, cx: &mut Cx) {
     let mut seen: HashMap<&str, Pos> = HashMap::new();
+    if !matches!(node.value, Value::Map(_) | Value::Null) {
+        draft.broken.insert(kind);
+    }
     for (key, value) in entries(node, cx) {
         cx.push(&key.text);
         let id = key.text.trim();
         match check_id(id) {
-            Err(why) => cx.error_hint(key.pos, why, format!("a {} id is type or type/name", kind.name())),
+            Err(why) => cx.error_hint(key.pos, why, format!("{} id is type or type/name", article(kind))),
             Ok(()) => {
                 if let Some(first) = seen.insert(id, key.pos) {
                     cx.twice(key.pos, format!("duplicate name \"{id}\""), first);
@@ -439,3 +465,8 @@ fn entries<'n>(node: &'n Node, cx: &mut Cx) -> &'n [(Key, Node)] {
         }
     }
 }
+
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ impl Source {
     /// A scheme that is not supported.
     pub fn parse(uri: &str) -> Result<Self, String> {
         match scheme_of(uri) {
+            None if uri.is_empty() => Err("an empty --config".to_owned()),
             None => Ok(Source::File(PathBuf::from(uri))),
             Some(("file", path)) => Ok(Source::File(PathBuf::from(path))),
             Some(("env", name)) => Ok(Source::Env(name.to_owned())),

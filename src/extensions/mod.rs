@@ -1,1 +1,9 @@
 //! Helpers off the data path: health checks and authenticators.
+
+pub mod basicauth;
+pub mod bearertokenauth;
+pub mod health_check;
+mod htpasswd;
+
+#[cfg(test)]
+mod testing;

@@ -85,6 +85,9 @@ pub enum InflateError {
     Malformed(String),
 }
 
+/// The chunk that opens a framed snappy stream.
+const SNAPPY_STREAM: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
 /// Several ranges as one: free for a single piece.
 fn contiguous(pieces: &[Bytes]) -> Bytes {
     match pieces {

@@ -13,8 +13,9 @@ mod server;
 
 pub use client::ClientTls;
 pub use config::{TlsClientConfig, TlsServerConfig, TlsSettings, TlsTpmConfig};
-pub use material::register_metrics;
 pub use server::ServerTls;
+
+pub use super::watch::register_metrics;
 
 #[cfg(test)]
 mod tests;

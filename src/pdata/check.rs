@@ -20,7 +20,7 @@ use super::fields::{
     link, list, log_record, metric, number_point, resource, scope, span, status, summary_point,
     value_at_quantile,
 };
-use super::wire::{Cursor, WireError, read_tag, read_varint};
+use super::wire::{Cursor, WireError, read_bytes, read_tag, read_varint};
 
 /// How many AnyValues may stand inside one another.
 pub const MAX_VALUE_DEPTH: u32 = 64;
@@ -293,7 +293,7 @@ fn fields(table: &'static Table, message: &[u8], depth: u32) -> Result<(), WireE
         let (first, act, tail) = match table.act(*first) {
             Act::Look => match look(table, rest)? {
                 Looked::Known(first, tail) => (first, table.act(first), tail),
-                Looked::Flags(tail) => (0, Act::Fixed32, tail),
+                Looked::Fixed32(tail) => (0, Act::Fixed32, tail),
                 Looked::Unknown(after) => {
                     rest = after;
                     continue;
@@ -303,41 +303,48 @@ fn fields(table: &'static Table, message: &[u8], depth: u32) -> Result<(), WireE
         };
         rest = match act {
             Act::KeyValue => {
-                let (pair, after) = take(tail)?;
-                if !is_plain_pair(pair) {
-                    key_value(pair, depth)?;
+                let mut tail = tail;
+                loop {
+                    let (pair, after) = read_bytes(tail)?;
+                    if !is_plain_pair(pair) {
+                        key_value(pair, depth)?;
+                    }
+                    // Attributes come in runs: the next is told by its tag without the table.
+                    match after {
+                        [next, behind @ ..] if *next == first => tail = behind,
+                        _ => break after,
+                    }
                 }
-                after
             }
-            Act::Bytes => take(tail)?.1,
+            Act::Bytes => read_bytes(tail)?.1,
             Act::Fixed64 => tail.get(8..).ok_or(WireError::Truncated)?,
             Act::Varint => skip_varint(tail)?,
             Act::Fixed32 => tail.get(4..).ok_or(WireError::Truncated)?,
             Act::TraceId => id(tail, 16)?,
             Act::SpanId => id(tail, 8)?,
             Act::AnyValue => {
-                let (value, after) = take(tail)?;
-                if !is_plain_value(value) {
+                let (value, after) = read_bytes(tail)?;
+                if value.len() > 0x7f || !is_plain_value(value) {
                     any(value, depth)?;
                 }
                 after
             }
             Act::Message => {
-                let (inner, after) = take(tail)?;
+                let (inner, after) = read_bytes(tail)?;
                 if let Some(Some(child)) = table.children.get(usize::from(first >> 3)) {
                     fields(child, inner, depth)?;
                 }
                 after
             }
             Act::PackedFixed64 => {
-                let (packed, after) = take(tail)?;
+                let (packed, after) = read_bytes(tail)?;
                 if packed.len() % 8 != 0 {
                     return Err(WireError::Truncated);
                 }
                 after
             }
             Act::PackedVarint => {
-                let (mut packed, after) = take(tail)?;
+                let (mut packed, after) = read_bytes(tail)?;
                 while !packed.is_empty() {
                     packed = skip_varint(packed)?;
                 }
@@ -363,27 +370,29 @@ fn any(message: &[u8], depth: u32) -> Result<(), WireError> {
     fields(&ANY_VALUE, message, depth + 1)
 }
 
-/// Whether these bytes are exactly a key of up to 127 bytes and then a plain value: nearly every attribute.
+/// Whether these bytes are exactly a key and then a plain value, 127 bytes at most: nearly every attribute.
 /// `false` says nothing about them.
 #[inline(always)]
 fn is_plain_pair(pair: &[u8]) -> bool {
-    let [0x0a, key_len @ ..=0x7f, rest @ ..] = pair else { return false };
+    // Below 128 bytes, a length of more than one byte cannot be that of a part: it is larger than what is
+    // left, so that comparing the lengths is all that needs to be done.
+    if pair.len() > 0x7f {
+        return false;
+    }
+    let [0x0a, key_len, rest @ ..] = pair else { return false };
     match rest.split_at_checked(usize::from(*key_len)) {
-        Some((_, [0x12, len @ ..=0x7f, value @ ..])) => {
-            value.len() == usize::from(*len) && is_plain_value(value)
-        }
+        Some((_, [0x12, len, value @ ..])) => value.len() == usize::from(*len) && is_plain_value(value),
         _ => false,
     }
 }
 
-/// Whether these bytes are exactly one short scalar. `false` says nothing about them.
+/// Whether these bytes, 127 at most, are exactly one scalar. `false` says nothing about them.
 #[inline(always)]
 fn is_plain_value(value: &[u8]) -> bool {
     match value {
-        [0x0a, len @ ..=0x7f, text @ ..] => text.len() == usize::from(*len),
-        [0x10 | 0x18, ..=0x7f] | [0x18, 0x80..=0xff, ..=0x7f] | [0x18, 0x80..=0xff, 0x80..=0xff, ..=0x7f] => {
-            true
-        }
+        [0x0a, len, text @ ..] => text.len() == usize::from(*len),
+        [0x10 | 0x18, ..=0x7f] => true,
+        [0x18, 0x80..=0xff, ..=0x7f] | [0x18, 0x80..=0xff, 0x80..=0xff, ..=0x7f] => true,
         [0x21, _, _, _, _, _, _, _, _] => true,
         _ => false,
     }
@@ -394,14 +403,23 @@ enum Looked<'a> {
     /// A known field in an overlong tag: the tag's short form, and what follows the tag.
     Known(u8, &'a [u8]),
     /// The fixed32 field above 15: what follows the tag.
-    Flags(&'a [u8]),
+    Fixed32(&'a [u8]),
     /// An unknown field: what follows the field.
     Unknown(&'a [u8]),
 }
 
 /// Reads one field of which the first byte alone says nothing.
-#[inline(never)]
+#[inline(always)]
 fn look<'a>(table: &Table, message: &'a [u8]) -> Result<Looked<'a>, WireError> {
+    match message {
+        // The flags of a span: the one long tag that real telemetry has.
+        [0x85, 0x01, tail @ ..] if table.fixed32_above_15 == 16 => Ok(Looked::Fixed32(tail)),
+        _ => look_closer(table, message),
+    }
+}
+
+#[inline(never)]
+fn look_closer<'a>(table: &Table, message: &'a [u8]) -> Result<Looked<'a>, WireError> {
     let (number, wire_type, used) = read_tag(message)?;
     let tail = message.get(used..).unwrap_or_default();
     if number <= 15 {
@@ -410,30 +428,25 @@ fn look<'a>(table: &Table, message: &'a [u8]) -> Result<Looked<'a>, WireError> {
             return Ok(Looked::Known(first, tail));
         }
     } else if number == table.fixed32_above_15 {
-        return if wire_type == 5 { Ok(Looked::Flags(tail)) } else { Err(WireError::WrongType) };
+        return if wire_type == 5 { Ok(Looked::Fixed32(tail)) } else { Err(WireError::WrongType) };
     }
     let mut cursor = Cursor::new(message);
     cursor.next_field()?;
     Ok(Looked::Unknown(message.get(cursor.pos()..).unwrap_or_default()))
 }
 
-/// The bytes of a length-delimited field from its length on, and what follows it.
-#[inline(always)]
-fn take(tail: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
-    let (len, used) = read_varint(tail)?;
-    let len = usize::try_from(len).map_err(|_| WireError::Truncated)?;
-    tail.get(used..).and_then(|r| r.split_at_checked(len)).ok_or(WireError::Truncated)
-}
-
 #[inline(always)]
 fn skip_varint(tail: &[u8]) -> Result<&[u8], WireError> {
+    if let [..=0x7f, after @ ..] = tail {
+        return Ok(after);
+    }
     let (_, used) = read_varint(tail)?;
     tail.get(used..).ok_or(WireError::Truncated)
 }
 
 #[inline(always)]
 fn id(tail: &[u8], len: usize) -> Result<&[u8], WireError> {
-    let (id, after) = take(tail)?;
+    let (id, after) = read_bytes(tail)?;
     if id.is_empty() || id.len() == len { Ok(after) } else { Err(WireError::BadId) }
 }
 

@@ -9,7 +9,7 @@
 
 use super::Signal;
 use super::fields::{metric, metric_data, request, resource_group, scope_group};
-use super::wire::{Cursor, Value, WireError};
+use super::wire::{Cursor, WireError};
 
 /// Counts the spans, data points or log records of an encoded request.
 ///
@@ -169,9 +169,11 @@ fn data<V: Visitor>(kind: u32, message: &[u8], v: &mut V) -> Result<usize, WireE
                 total += 1;
             }
             metric_data::AGGREGATION_TEMPORALITY if !matches!(kind, metric::GAUGE | metric::SUMMARY) => {
-                varint(field.value)?;
+                field.value.varint()?;
             }
-            metric_data::IS_MONOTONIC if kind == metric::SUM => varint(field.value)?,
+            metric_data::IS_MONOTONIC if kind == metric::SUM => {
+                field.value.varint()?;
+            }
             _ => {}
         }
     }
@@ -185,11 +187,6 @@ pub(super) const fn is_metric_data(number: u32) -> bool {
         number,
         metric::GAUGE | metric::SUM | metric::HISTOGRAM | metric::EXPONENTIAL_HISTOGRAM | metric::SUMMARY
     )
-}
-
-#[inline]
-fn varint(value: Value<'_>) -> Result<(), WireError> {
-    if matches!(value, Value::Varint(_)) { Ok(()) } else { Err(WireError::WrongType) }
 }
 
 #[cfg(test)]

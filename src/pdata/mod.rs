@@ -5,17 +5,23 @@
 
 mod batch;
 mod check;
+pub mod common;
 mod count;
 pub mod fields;
 pub mod json;
+pub mod logs;
+pub mod metrics;
+#[cfg(test)]
+pub mod oracle;
 pub mod rope;
 pub mod split;
 #[cfg(test)]
 pub mod testgen;
+pub mod traces;
 pub mod wire;
 
 pub use batch::{Batch, ClientInfo, Signal};
-pub use check::check;
+pub use check::{MAX_VALUE_DEPTH, check};
 pub use count::count;
 pub use rope::{Rope, RopeBuilder};
 pub use split::{halve, split_bytes, split_items};

@@ -71,6 +71,51 @@ impl<'a> Value<'a> {
             _ => Err(WireError::WrongType),
         }
     }
+
+    /// The value of a varint field.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn varint(self) -> Result<u64, WireError> {
+        match self {
+            Value::Varint(v) => Ok(v),
+            _ => Err(WireError::WrongType),
+        }
+    }
+
+    /// The value of a field of eight bytes.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn fixed64(self) -> Result<u64, WireError> {
+        match self {
+            Value::Fixed64(v) => Ok(v),
+            _ => Err(WireError::WrongType),
+        }
+    }
+
+    /// The value of a double.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn double(self) -> Result<f64, WireError> {
+        self.fixed64().map(f64::from_bits)
+    }
+
+    /// The value of a field of four bytes.
+    ///
+    /// # Errors
+    /// [`WireError::WrongType`] for any other wire type.
+    #[inline]
+    pub fn fixed32(self) -> Result<u32, WireError> {
+        match self {
+            Value::Fixed32(v) => Ok(v),
+            _ => Err(WireError::WrongType),
+        }
+    }
 }
 
 /// One field: its number, its value and where it stands in the message.
@@ -89,75 +134,119 @@ pub struct Field<'a> {
 /// A forward-only cursor over the fields of one message.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a> {
-    buf: &'a [u8],
-    pos: usize,
+    message: &'a [u8],
+    /// What is not read yet: a tail of `message`.
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
     /// Starts at the first field of `message`.
     #[inline]
     pub fn new(message: &'a [u8]) -> Self {
-        Cursor { buf: message, pos: 0 }
+        Cursor { message, rest: message }
     }
 
     /// Offset of the next field's tag.
     #[inline]
     pub fn pos(&self) -> usize {
-        self.pos
+        self.message.len() - self.rest.len()
     }
 
     /// The whole message.
     #[inline]
     pub fn message(&self) -> &'a [u8] {
-        self.buf
+        self.message
     }
 
     /// The next field, or `None` at the end of the message.
     ///
     /// # Errors
     /// The reason why the bytes are not a message. The cursor does not move past the fault.
-    #[inline]
+    // Always inlined, so that a caller which looks at one number and one type pays for no more than that:
+    // out of line, most of the cost is building and taking apart the answer.
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
-        let start = self.pos;
-        let Some([first, rest @ ..]) = self.buf.get(start..) else { return Ok(None) };
-        // Fields 1 to 15 have a tag of one byte: nearly every field of OTLP.
-        let (number, wire_type, body, rest) = match *first {
-            tag @ 0x08..=0x7f => (u32::from(tag >> 3), tag & 7, start + 1, rest),
-            _ => {
-                let all = self.buf.get(start..).unwrap_or_default();
-                let (number, wire_type, used) = read_tag(all)?;
-                (number, wire_type, start + used, all.get(used..).unwrap_or_default())
+        let (number, value, after) = match self.rest {
+            [] => return Ok(None),
+            // Fields 1 to 15 have a tag of one byte; lengths below 16384 take one or two.
+            [tag @ 0x08..=0x7f, tail @ ..] => {
+                let number = u32::from(tag >> 3);
+                match (tag & 7, tail) {
+                    (2, [len @ ..=0x7f, tail @ ..]) => bytes(number, usize::from(*len), tail)?,
+                    (2, [low, high @ ..=0x7f, tail @ ..]) => {
+                        bytes(number, usize::from(low & 0x7f) | usize::from(*high) << 7, tail)?
+                    }
+                    (0, [value @ ..=0x7f, tail @ ..]) => (number, Value::Varint(u64::from(*value)), tail),
+                    (1, _) => {
+                        let (head, tail) = tail.split_first_chunk().ok_or(WireError::Truncated)?;
+                        (number, Value::Fixed64(u64::from_le_bytes(*head)), tail)
+                    }
+                    _ => any_field(self.rest)?,
+                }
             }
+            _ => any_field(self.rest)?,
         };
-        let (value, end) = match wire_type {
-            2 => {
-                let (len, used) = read_varint(rest)?;
-                let len = usize::try_from(len).map_err(|_| WireError::Truncated)?;
-                let bytes = rest.get(used..).and_then(|r| r.get(..len)).ok_or(WireError::Truncated)?;
-                (Value::Bytes(bytes), body + used + len)
-            }
-            0 => {
-                let (v, used) = read_varint(rest)?;
-                (Value::Varint(v), body + used)
-            }
-            1 => {
-                let head = rest.first_chunk::<8>().ok_or(WireError::Truncated)?;
-                (Value::Fixed64(u64::from_le_bytes(*head)), body + 8)
-            }
-            5 => {
-                let head = rest.first_chunk::<4>().ok_or(WireError::Truncated)?;
-                (Value::Fixed32(u32::from_le_bytes(*head)), body + 4)
-            }
-            3 => {
-                let end = skip_group(self.buf, body, number)?;
-                (Value::Group(self.buf.get(body..end).ok_or(WireError::Truncated)?), end)
-            }
-            4 => return Err(WireError::BadGroup),
-            _ => return Err(WireError::BadTag),
-        };
-        self.pos = end;
-        Ok(Some(Field { number, value, start, end }))
+        let start = self.pos();
+        self.rest = after;
+        Ok(Some(Field { number, value, start, end: self.pos() }))
     }
+}
+
+/// A field with a value of so many bytes: number, value and what follows.
+#[inline(always)]
+fn bytes(number: u32, len: usize, tail: &[u8]) -> Result<(u32, Value<'_>, &[u8]), WireError> {
+    let (value, after) = tail.split_at_checked(len).ok_or(WireError::Truncated)?;
+    Ok((number, Value::Bytes(value), after))
+}
+
+/// The first field of `rest`, whatever it is, and what follows it.
+#[inline(never)]
+fn any_field(rest: &[u8]) -> Result<(u32, Value<'_>, &[u8]), WireError> {
+    let (number, wire_type, used) = read_tag(rest)?;
+    let tail = rest.get(used..).unwrap_or_default();
+    match wire_type {
+        0 => {
+            let (value, used) = read_varint(tail)?;
+            Ok((number, Value::Varint(value), tail.get(used..).unwrap_or_default()))
+        }
+        1 => {
+            let (head, after) = tail.split_first_chunk().ok_or(WireError::Truncated)?;
+            Ok((number, Value::Fixed64(u64::from_le_bytes(*head)), after))
+        }
+        2 => {
+            let (value, after) = read_bytes(tail)?;
+            Ok((number, Value::Bytes(value), after))
+        }
+        3 => {
+            let end = skip_group(tail, number)?;
+            let (value, after) = tail.split_at_checked(end).ok_or(WireError::Truncated)?;
+            Ok((number, Value::Group(value), after))
+        }
+        4 => Err(WireError::BadGroup),
+        5 => {
+            let (head, after) = tail.split_first_chunk().ok_or(WireError::Truncated)?;
+            Ok((number, Value::Fixed32(u32::from_le_bytes(*head)), after))
+        }
+        _ => Err(WireError::BadTag),
+    }
+}
+
+/// Reads a length and as many bytes: the bytes, and what follows them.
+///
+/// # Errors
+/// [`WireError::Truncated`] when there are fewer, and as [`read_varint`].
+#[inline(always)]
+pub fn read_bytes(buf: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let (len, tail) = match buf {
+        [len @ ..=0x7f, tail @ ..] => (usize::from(*len), tail),
+        [low, high @ ..=0x7f, tail @ ..] => (usize::from(low & 0x7f) | usize::from(*high) << 7, tail),
+        _ => {
+            let (len, used) = read_long_varint(buf)?;
+            let len = usize::try_from(len).map_err(|_| WireError::Truncated)?;
+            (len, buf.get(used..).unwrap_or_default())
+        }
+    };
+    tail.split_at_checked(len).ok_or(WireError::Truncated)
 }
 
 /// Reads one tag: field number, wire type and how many bytes it took. The wire type may still be 6 or 7.
@@ -234,8 +323,9 @@ pub fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// The end of a group whose start tag (number `open`) ends at `pos`.
-fn skip_group(buf: &[u8], mut pos: usize, open: u32) -> Result<usize, WireError> {
+/// The end of a group of number `open`, of which `buf` begins after the start tag.
+fn skip_group(buf: &[u8], open: u32) -> Result<usize, WireError> {
+    let mut pos = 0;
     let mut stack = [0u32; MAX_GROUP_DEPTH as usize];
     let mut depth = 0usize;
     let mut current = open;

@@ -12,15 +12,28 @@ use super::runtime::Supervisor;
 use super::{Consumer, Processor};
 use crate::pdata::Batch;
 use crate::processors::edit::Program;
-use crate::telemetry::Counter;
+use crate::telemetry::{Counter, Metrics};
 
 /// Gives every batch to several consumers. Each has its own queue, so none waits for another; the sender hears
 /// the worst of their verdicts.
 pub struct FanOut(Vec<Arc<dyn Consumer>>);
 
+/// The books of one pipeline: `received = forwarded + refused + held` at all times.
+pub struct Books {
+    received: Counter,
+    forwarded: Counter,
+    refused: Counter,
+}
+
 /// Counts what enters a pipeline.
 pub struct Entry {
-    received: Counter,
+    books: Arc<Books>,
+    next: Arc<dyn Consumer>,
+}
+
+/// Counts what leaves a pipeline for its exporters.
+pub struct Exit {
+    books: Arc<Books>,
     next: Arc<dyn Consumer>,
 }
 
@@ -42,6 +55,7 @@ pub struct Regroup {
     processor: Mutex<Box<dyn Processor>>,
     /// Tells the timer that a deadline was set.
     deadline_set: Notify,
+    books: Arc<Books>,
     next: Arc<dyn Consumer>,
 }
 
@@ -69,16 +83,55 @@ impl Consumer for FanOut {
     }
 }
 
+impl Books {
+    /// The books of the pipeline `id`.
+    pub fn new(metrics: &Metrics, id: &str) -> Arc<Self> {
+        let series = |name: &str, help: &str| metrics.series(name, help, &[("pipeline", id)]);
+        Arc::new(Books {
+            received: series("tidegate_pipeline_received_items", "Items that entered a pipeline."),
+            forwarded: series(
+                "tidegate_pipeline_forwarded_items",
+                "Items that left a pipeline for its exporters, counted once however many there are.",
+            ),
+            refused: series("tidegate_pipeline_refused_items", "Items a processor refused or gave up on."),
+        })
+    }
+
+    /// What is missing from the books, given what the stages hold: 0, or a bug.
+    pub fn gap(&self, held: usize) -> i64 {
+        let out = self.forwarded.get() + self.refused.get() + held as u64;
+        self.received.get() as i64 - out as i64
+    }
+}
+
 impl Entry {
     /// The way into a pipeline.
-    pub fn new(received: Counter, next: Arc<dyn Consumer>) -> Self {
-        Entry { received, next }
+    pub fn new(books: Arc<Books>, next: Arc<dyn Consumer>) -> Self {
+        Entry { books, next }
     }
 }
 
 impl Consumer for Entry {
     fn consume(&self, batch: Batch) {
-        self.received.add(batch.items as u64);
+        self.books.received.add(batch.items as u64);
+        self.next.consume(batch);
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.next.holds_acks()
+    }
+}
+
+impl Exit {
+    /// The way out of a pipeline.
+    pub fn new(books: Arc<Books>, next: Arc<dyn Consumer>) -> Self {
+        Exit { books, next }
+    }
+}
+
+impl Consumer for Exit {
+    fn consume(&self, batch: Batch) {
+        self.books.forwarded.add(batch.items as u64);
         self.next.consume(batch);
     }
 
@@ -126,8 +179,13 @@ impl Consumer for Editing {
 
 impl Regroup {
     /// A stage around `processor`. Call [`Regroup::start`] once there is a runtime.
-    pub fn new(processor: Box<dyn Processor>, next: Arc<dyn Consumer>) -> Arc<Self> {
-        Arc::new(Regroup { processor: Mutex::new(processor), deadline_set: Notify::new(), next })
+    pub fn new(processor: Box<dyn Processor>, books: Arc<Books>, next: Arc<dyn Consumer>) -> Arc<Self> {
+        Arc::new(Regroup { processor: Mutex::new(processor), deadline_set: Notify::new(), books, next })
+    }
+
+    /// How many items the processor keeps.
+    pub fn held(&self) -> usize {
+        self.locked(|p| p.held())
     }
 
     /// Starts the timer.
@@ -166,7 +224,8 @@ impl Consumer for Regroup {
         let mut out = Vec::new();
         let newly_waiting = self.locked(|p| {
             let before = p.deadline().is_some();
-            p.process(now, batch, hold, &mut out);
+            let refused = p.process(now, batch, hold, &mut out);
+            self.books.refused.add(refused as u64);
             !before && p.deadline().is_some()
         });
         if newly_waiting {
@@ -192,7 +251,6 @@ mod tests {
     use crate::config::{Node, Pos, Value};
     use crate::pdata::{Rope, Signal};
     use crate::pipeline::{Acks, BuildContext, Ledger, Stage, Verdict, ack};
-    use crate::telemetry::Metrics;
 
     /// Takes everything, or refuses everything while `full`.
     #[derive(Default)]
@@ -235,7 +293,7 @@ mod tests {
         let Stage::Regroup(processor) = make(config.as_ref(), Signal::Logs, &cx).unwrap() else {
             panic!("regroups")
         };
-        Regroup::new(processor, next)
+        Regroup::new(processor, Books::new(&cx.metrics, "logs"), next)
     }
 
     #[tokio::test(start_paused = true)]

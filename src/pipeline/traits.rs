@@ -103,14 +103,18 @@ pub trait Receiver: Send {
 /// Regroups batches over time (such as `batch`). Pure: no I/O, no await, no clock but the one passed in.
 pub trait Processor: Send {
     /// Takes a batch and emits what is ready. `hold` says whether acknowledgements must travel on with the
-    /// data (see [`Consumer::holds_acks`]); when it is false the processor resolves them itself.
-    fn process(&mut self, now: Instant, batch: Batch, hold: bool, out: &mut Vec<Batch>);
+    /// data (see [`Consumer::holds_acks`]); when it is false the processor resolves them itself. Returns how many
+    /// items it neither kept nor emitted, having answered or counted them.
+    fn process(&mut self, now: Instant, batch: Batch, hold: bool, out: &mut Vec<Batch>) -> usize;
 
     /// Emits what is due at `now`, or everything when `all` is set.
     fn flush(&mut self, now: Instant, all: bool, out: &mut Vec<Batch>);
 
     /// When `flush` has to be called next.
     fn deadline(&self) -> Option<Instant>;
+
+    /// How many items it keeps.
+    fn held(&self) -> usize;
 }
 
 /// A destination for one signal, with its queue and senders.

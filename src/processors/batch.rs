@@ -133,7 +133,7 @@ impl BatchProcessor {
 }
 
 impl Processor for BatchProcessor {
-    fn process(&mut self, now: Instant, mut batch: Batch, hold: bool, out: &mut Vec<Batch>) {
+    fn process(&mut self, now: Instant, mut batch: Batch, hold: bool, out: &mut Vec<Batch>) -> usize {
         let key = self.key(&batch.client);
         if !self.groups.contains_key(&key)
             && self.groups.len() >= self.config.metadata_cardinality_limit.max(1)
@@ -148,7 +148,8 @@ impl Processor for BatchProcessor {
                 );
             }
             let reason = "too many batcher metadata-value combinations".to_owned();
-            return batch.acks.resolve(Verdict::Rejected { bad_data: false, reason });
+            batch.acks.resolve(Verdict::Rejected { bad_data: false, reason });
+            return batch.items;
         }
         if !hold {
             std::mem::take(&mut batch.acks).resolve(Verdict::Accepted);
@@ -170,9 +171,9 @@ impl Processor for BatchProcessor {
         }
         let full = |items: usize| immediate || items >= config.send_batch_size;
         if !group.pending.as_ref().is_some_and(|p| full(p.items)) {
-            return;
+            return 0;
         }
-        let Some(pending) = group.pending.take() else { return };
+        let Some(pending) = group.pending.take() else { return 0 };
         let mut parts = parts(pending, config.send_batch_max_size);
         // What is left of a split waits for more, and its time starts anew.
         if parts.len() > 1 && parts.last().is_some_and(|last| !full(last.items)) {
@@ -181,6 +182,7 @@ impl Processor for BatchProcessor {
         }
         self.stats.by_size.add(parts.len() as u64);
         self.stats.emit(parts, out);
+        0
     }
 
     fn flush(&mut self, now: Instant, all: bool, out: &mut Vec<Batch>) {
@@ -199,6 +201,10 @@ impl Processor for BatchProcessor {
 
     fn deadline(&self) -> Option<Instant> {
         self.groups.values().filter(|g| g.pending.is_some()).map(|g| g.deadline).min()
+    }
+
+    fn held(&self) -> usize {
+        self.groups.values().filter_map(|g| g.pending.as_ref()).map(|p| p.items).sum()
     }
 }
 

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::accounting;
 use crate::components::{Build, Kind};
 use crate::config::{ComponentPlan, PipelinePlan, Plan, Pos};
 use crate::pdata::Signal;
-use crate::pipeline::stages::{Editing, Entry, FanOut, Observe, Regroup};
+use crate::pipeline::stages::{Books, Editing, Entry, Exit, FanOut, Observe, Regroup};
 use crate::pipeline::{BuildContext, Consumer, Exporter, Extension, Ledger, Outputs, Receiver, Stage};
 use crate::processors::edit::{Edit, Program};
 use crate::telemetry::Metrics;
@@ -145,7 +146,9 @@ impl<'a> Builder<'a> {
             let built = make(plan.config.as_ref(), pipeline.signal, &self.context(id));
             stages.extend(self.keep(plan, built));
         }
-        let mut next = FanOut::over(destinations)?;
+        let books = Books::new(self.metrics, &pipeline.id);
+        let mut next: Arc<dyn Consumer> = Arc::new(Exit::new(books.clone(), FanOut::over(destinations)?));
+        let mut keeping = Vec::new();
         let mut edits: Vec<Edit> = Vec::new();
         for stage in stages.into_iter().rev() {
             if let Stage::Edit(edit) = stage {
@@ -155,8 +158,8 @@ impl<'a> Builder<'a> {
             next = self.editing(pipeline, std::mem::take(&mut edits), next);
             next = match stage {
                 Stage::Regroup(processor) => {
-                    let regroup = Regroup::new(processor, next);
-                    regroups.push(regroup.clone());
+                    let regroup = Regroup::new(processor, books.clone(), next);
+                    keeping.push(regroup.clone());
                     regroup
                 }
                 Stage::Observe(look) => Arc::new(Observe::new(look, next)),
@@ -164,12 +167,9 @@ impl<'a> Builder<'a> {
             };
         }
         next = self.editing(pipeline, edits, next);
-        let received = self.metrics.series(
-            "tidegate_pipeline_received_items",
-            "Items that entered a pipeline.",
-            &[("pipeline", &pipeline.id)],
-        );
-        Some(Arc::new(Entry::new(received, next)))
+        accounting::watch_pipeline(self.metrics, &pipeline.id, books.clone(), keeping.clone());
+        regroups.extend(keeping);
+        Some(Arc::new(Entry::new(books, next)))
     }
 
     fn editing(

@@ -4,6 +4,7 @@
 //! SIGTERM or SIGINT: not ready, no new requests, what was read is answered, what is collected is sent, and the
 //! last line of the log says how many items were sent, refused and lost. A second signal ends at once.
 
+mod accounting;
 mod graph;
 mod settings;
 
@@ -184,6 +185,7 @@ impl Agent {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let cx = &self.context;
         telemetry::process::register(&cx.metrics, &cx.ledger);
+        accounting::watch_exporters(&cx.metrics);
         telemetry::process::describe(&cx.metrics, about);
         crate::net::tls::register_metrics(&cx.metrics);
         cx.metrics.hide(settings::hidden(plan.telemetry.metrics.level));

@@ -90,12 +90,19 @@ impl Metrics {
 
     /// Items sent, dropped and refused so far, over all components: for the last line of the log.
     pub fn totals(&self) -> [u64; 3] {
-        let sum = |prefix: &str| {
-            let families = self.registry.gather();
+        self.sums(["otelcol_exporter_sent_", "tidegate_dropped_items", "otelcol_receiver_refused_"])
+    }
+
+    /// The sums of all counters and gauges whose names start with each prefix, read at one time.
+    pub fn sums<const N: usize>(&self, prefixes: [&str; N]) -> [u64; N] {
+        let families = self.registry.gather();
+        prefixes.map(|prefix| {
             let of_prefix = families.iter().filter(|f| f.name().starts_with(prefix));
-            of_prefix.flat_map(|f| f.get_metric()).map(|m| m.get_counter().get_value() as u64).sum()
-        };
-        [sum("otelcol_exporter_sent_"), sum("tidegate_dropped_items"), sum("otelcol_receiver_refused_")]
+            let values = of_prefix
+                .flat_map(|f| f.get_metric())
+                .map(|m| m.get_counter().get_value() + m.get_gauge().get_value());
+            values.sum::<f64>() as u64
+        })
     }
 
     /// Adds a collector of another kind; `false` if one of its names is taken.

@@ -278,23 +278,3 @@ fn trace_id(n: usize) -> Vec<u8> {
     id.extend_from_slice(&(n as u64 / 10 + 1).to_be_bytes());
     id
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_template_is_numbered_and_of_the_promised_size() {
-        for (signal, want) in [(Signal::Traces, 500), (Signal::Logs, 500), (Signal::Metrics, 230)] {
-            for items in [1, 10, 512] {
-                let template = Template::new(signal, items, 3);
-                let mut body = Vec::new();
-                template.write(1000, &mut body);
-                let want_numbers: Vec<u64> = (1000..1000 + items as u64).collect();
-                assert_eq!(numbers(signal, &body).unwrap(), want_numbers);
-            }
-            let per_item = Template::new(signal, 512, 0).bytes() / 512;
-            assert!(per_item.abs_diff(want) * 10 <= want, "{signal:?}: {per_item} bytes an item");
-        }
-    }
-}

@@ -162,7 +162,8 @@ struct Shared {
 /// One connection: how to cut it, and what it stored lately.
 struct Connection {
     cut: Notify,
-    recent: Mutex<VecDeque<(Instant, Vec<u64>)>>,
+    /// `None` once it is closed: requests still in the works then store without an answer.
+    recent: Mutex<Option<VecDeque<(Instant, Vec<u64>)>>>,
 }
 
 /// How long after storing an answer may still be on its way out of this process.
@@ -313,7 +314,7 @@ async fn bind_again(address: SocketAddr) -> TcpListener {
 
 async fn serve(shared: Arc<Shared>, stream: TcpStream, over_grpc: bool) {
     let _ = stream.set_nodelay(true);
-    let connection = Arc::new(Connection { cut: Notify::new(), recent: Mutex::new(VecDeque::new()) });
+    let connection = Arc::new(Connection { cut: Notify::new(), recent: Mutex::new(Some(VecDeque::new())) });
     shared.connections.fetch_add(1, Ordering::Relaxed);
     let service = service_fn(|request| {
         let (shared, connection) = (shared.clone(), connection.clone());
@@ -333,8 +334,8 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, over_grpc: bool) {
             _ = away.wait_for(|away| *away) => {}
         }
     }
-    let recent = std::mem::take(&mut *connection.recent.lock().unwrap());
-    for (stored, numbers) in recent {
+    let recent = connection.recent.lock().unwrap().take();
+    for (stored, numbers) in recent.into_iter().flatten() {
         if stored.elapsed() < ANSWER_ON_ITS_WAY {
             shared.ledger.lose_answer(&numbers);
         }
@@ -420,7 +421,7 @@ async fn answer(
     };
     shared.requests.fetch_add(1, Ordering::Relaxed);
     shared.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-    shared.items[signal.index()].fetch_add(numbers.len() as u64, Ordering::Relaxed);
+    shared.items[signal.index()].fetch_add(count_items(signal, &message), Ordering::Relaxed);
     if shared.options.items > 0 {
         shared.ledger.store(&numbers);
     }
@@ -433,15 +434,15 @@ async fn answer(
         });
     }
     if shared.options.items > 0 {
-        if hung {
-            // The sender may have given up waiting.
-            shared.ledger.lose_answer(&numbers);
-        } else {
-            let mut recent = connection.recent.lock().unwrap();
-            while recent.front().is_some_and(|(at, _)| at.elapsed() > ANSWER_ON_ITS_WAY) {
-                recent.pop_front();
+        match &mut *connection.recent.lock().unwrap() {
+            // After a hang the sender may have given up waiting.
+            Some(recent) if !hung => {
+                while recent.front().is_some_and(|(at, _)| at.elapsed() > ANSWER_ON_ITS_WAY) {
+                    recent.pop_front();
+                }
+                recent.push_back((Instant::now(), numbers));
             }
-            recent.push_back((Instant::now(), numbers));
+            _ => shared.ledger.lose_answer(&numbers),
         }
     }
     if let Fate::Store { lose_answer: true } = fate {

@@ -94,23 +94,28 @@ impl<T> Optional<T> {
 impl<T: super::ConfigStruct> Config for Optional<T> {
     fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
         match &node.value {
-            Value::Null => self.on |= self.null_turns_on,
-            Value::Map(entries) if self.value.fields().iter().all(|f| f.key != "enabled") => {
-                // `enabled` belongs to the wrapper; the struct inside never sees it.
-                self.on = true;
-                let mut rest = entries.clone();
-                if let Some((_, flag)) = node.entry("enabled") {
-                    cx.within("enabled", |cx| self.on.decode_into(flag, cx));
-                    rest.retain(|(k, _)| k.text != "enabled");
+            Value::Null => {
+                self.on |= self.null_turns_on;
+                if self.on {
+                    self.value.decode_into(node, cx);
                 }
-                self.value.decode_into(&Node::new(node.pos, Value::Map(rest)), cx);
             }
-            Value::Map(_) => {
+            Value::Map(entries) => {
                 self.on = true;
                 if let Some((_, flag)) = node.entry("enabled") {
                     cx.within("enabled", |cx| self.on.decode_into(flag, cx));
                 }
-                self.value.decode_into(node, cx);
+                // `enabled` belongs to the wrapper unless the struct inside has such a key itself.
+                if self.value.fields().iter().any(|f| f.key == "enabled") {
+                    return super::decode_and_validate(&mut self.value, self.on, node, cx);
+                }
+                let rest = entries.iter().filter(|(k, _)| k.text != "enabled").cloned().collect();
+                super::decode_and_validate(
+                    &mut self.value,
+                    self.on,
+                    &Node::new(node.pos, Value::Map(rest)),
+                    cx,
+                );
             }
             _ => cx.wrong_type(node, "a mapping"),
         }
@@ -118,6 +123,11 @@ impl<T: super::ConfigStruct> Config for Optional<T> {
 
     fn schema() -> Schema {
         let inner = T::schema();
+        Schema { name: inner.name, kind: super::SchemaKind::Optional(Box::new(inner)) }
+    }
+
+    fn schema_of(&self) -> Schema {
+        let inner = self.value.schema_of();
         Schema { name: inner.name, kind: super::SchemaKind::Optional(Box::new(inner)) }
     }
 

@@ -50,6 +50,8 @@ pub fn deflate(codec: Codec, level: Option<i32>, input: &Rope) -> io::Result<Byt
         Codec::Gzip | Codec::Zlib | Codec::Deflate => contexts.deflate(codec, level, input),
         Codec::Zstd => contexts.zstd(level, input),
         Codec::Snappy => contexts.snappy(input),
+        // The encoder would write nothing for nothing, not even the header.
+        Codec::SnappyFramed if input.is_empty() => Ok(Bytes::from_static(super::SNAPPY_STREAM)),
         Codec::SnappyFramed => {
             let out = Vec::with_capacity(input.len() / 4 + 64);
             let mut encoder = snap::write::FrameEncoder::new(out);

@@ -8,7 +8,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{DecompressionError, Decompressor};
 use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
-use super::{Codec, InflateError, contiguous};
+use super::{Codec, InflateError, SNAPPY_STREAM, contiguous};
 use crate::pipeline::Lease;
 
 /// No deflate stream expands further than this (258 bytes from two bits).
@@ -247,9 +247,6 @@ fn zstd_window(frame: &[u8]) -> usize {
     usize::try_from(window).unwrap_or(usize::MAX).min(1 << ZSTD_WINDOW_LOG)
 }
 
-/// The chunk that opens a framed snappy stream.
-const SNAPPY_STREAM: &[u8] = b"\xff\x06\x00\x00sNaPpY";
-
 fn snappy_framed(body: &[u8], out: &mut Output<'_>) -> Result<(), InflateError> {
     if body.is_empty() {
         return Err(malformed("an empty body is no snappy stream"));
@@ -261,40 +258,55 @@ fn snappy_framed(body: &[u8], out: &mut Output<'_>) -> Result<(), InflateError> 
     out.read_from(snap::read::FrameDecoder::new(body))
 }
 
-/// Frames put end to end. The decoder's buffers depend on the block size in a frame's header, so each frame's
-/// header is looked at before the decoder sees it.
+/// Frames put end to end. Each frame is walked before the decoder sees it: its header says how much the decoder
+/// will allocate, and the decoder itself takes a frame without an end for a complete one.
 fn lz4(body: &[u8], out: &mut Output<'_>) -> Result<(), InflateError> {
     let mut rest = body;
     if rest.is_empty() {
         return Err(malformed("an empty body is no lz4 stream"));
     }
     while !rest.is_empty() {
+        let frame = lz4_frame(rest).ok_or_else(|| malformed("not an lz4 frame, or it ends too early"))?;
         let mut buffers = Reserved { lease: out.reserved.lease, bytes: 0 };
-        buffers.grow(lz4_buffers(rest))?;
-        out.expect(out.buf.len() + rest.len().saturating_mul(4))?;
-        let before = rest.len();
-        out.read_from(lz4_flex::frame::FrameDecoder::new(&mut rest))?;
-        if rest.len() == before {
-            return Err(malformed("not an lz4 frame"));
-        }
+        buffers.grow(frame.buffers)?;
+        let (bytes, after) = rest.split_at_checked(frame.len).unwrap_or_default();
+        out.expect(out.buf.len() + bytes.len().saturating_mul(4))?;
+        out.read_from(lz4_flex::frame::FrameDecoder::new(bytes))?;
+        rest = after;
     }
     Ok(())
 }
 
-/// What the decoder allocates for a frame: one block of input, and two of output with a window between them.
-fn lz4_buffers(frame: &[u8]) -> usize {
+/// What an lz4 frame's outside says about it.
+struct Lz4Frame {
+    /// From the magic number to the last checksum.
+    len: usize,
+    /// What the decoder allocates: one block of input, and two of output with a window between them.
+    buffers: usize,
+}
+
+fn lz4_frame(bytes: &[u8]) -> Option<Lz4Frame> {
     const WINDOW: usize = 64 << 10;
-    let block = match frame {
-        [0x02, 0x21, 0x4c, 0x18, ..] => 8 << 20,
-        [0x04, 0x22, 0x4d, 0x18, _, sizes, ..] => match sizes >> 4 & 7 {
-            4 => 64 << 10,
-            5 => 256 << 10,
-            6 => 1 << 20,
-            _ => 4 << 20,
-        },
-        _ => 0,
-    };
-    3 * block + WINDOW
+    let [0x04, 0x22, 0x4d, 0x18, flags, sizes, ..] = bytes else { return None };
+    let has = |bit: u8| usize::from(flags >> bit & 1);
+    // Block checksums, content size, content checksum, dictionary id.
+    let (per_block, header, trailer) = (4 + 4 * has(4), 7 + 8 * has(3) + 4 * has(0), 4 + 4 * has(2));
+    let mut rest = bytes.get(header..)?;
+    loop {
+        let size = u32::from_le_bytes(*rest.first_chunk()?);
+        if size == 0 {
+            let after = rest.get(trailer..)?;
+            let block = match sizes >> 4 & 7 {
+                4 => 64 << 10,
+                5 => 256 << 10,
+                6 => 1 << 20,
+                _ => 4 << 20,
+            };
+            return Some(Lz4Frame { len: bytes.len() - after.len(), buffers: 3 * block + WINDOW });
+        }
+        // The highest bit marks a block that is stored as it is.
+        rest = rest.get(per_block + (size & 0x7fff_ffff) as usize..)?;
+    }
 }
 
 impl Reserved<'_> {

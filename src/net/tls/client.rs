@@ -12,7 +12,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
 use super::config::{TlsClientConfig, TlsSettings};
-use super::material::{self, Watch};
+use super::material;
+use crate::net::watch::Watch;
 use crate::pipeline::StartError;
 
 /// A client's TLS. Cheap to clone.
@@ -86,7 +87,7 @@ impl TlsClientConfig {
             .with_custom_certificate_verifier(verifier);
         let mut config = if self.settings.has_cert() || self.settings.has_key() {
             let files = [("cert_file", &*self.settings.cert_file), ("key_file", &*self.settings.key_file)];
-            let watch = Watch::new(&files, self.settings.reload_every());
+            let watch = Watch::new("tls", &files, self.settings.reload_every());
             let current = Mutex::new(Arc::new(material::certified_key(&self.settings, &provider)?));
             let settings = self.settings.clone();
             builder.with_client_cert_resolver(Arc::new(Presented { settings, provider, watch, current }))

@@ -1,121 +1,16 @@
-//! Certificates, keys and authorities: from files and text to rustls, and the watch over the files.
+//! Certificates, keys and authorities: from files and text to rustls.
 
-use std::io::Read;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use prometheus::IntCounter;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use sha2::{Digest, Sha256};
 
 use super::config::TlsSettings;
+use crate::net::watch::read;
 use crate::pipeline::StartError;
-use crate::telemetry::Metrics;
-
-/// No certificate bundle in use is larger; a path that leads to something else must not fill the memory.
-const MAX_FILE: u64 = 16 << 20;
-
-static RELOADS: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
-    IntCounter::new("tidegate_tls_reloads", "Changed certificate, key and CA files that were taken over.")
-        .ok()
-});
-
-static RELOAD_FAILURES: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
-    let help = "Changed certificate, key and CA files that could not be used; the old ones stay in use.";
-    IntCounter::new("tidegate_tls_reload_failures", help).ok()
-});
-
-/// Puts the counters of reloads into the agent's metrics. Called once at the start; again does nothing.
-pub fn register_metrics(metrics: &Metrics) {
-    for counter in [&*RELOADS, &*RELOAD_FAILURES].into_iter().flatten() {
-        // Registered already is fine.
-        let _ = metrics.add(Box::new(counter.clone()));
-    }
-}
-
-/// Watches the content of files, lazily: whoever uses what they hold asks whether it is time to look.
-#[derive(Debug)]
-pub(super) struct Watch {
-    files: Vec<(&'static str, String)>,
-    every: Option<Duration>,
-    start: Instant,
-    /// Nanoseconds after `start` at which the next look is due.
-    due: AtomicU64,
-    /// What was in the files when they were last looked at, whether or not it was any good.
-    seen: Mutex<[u8; 32]>,
-}
-
-impl Watch {
-    /// A watch over the files (by config key) that are not empty paths.
-    pub(super) fn new(files: &[(&'static str, &str)], every: Option<Duration>) -> Self {
-        let files: Vec<_> = files
-            .iter()
-            .filter(|(_, p)| !p.is_empty())
-            .map(|(key, path)| (*key, (*path).to_owned()))
-            .collect();
-        let every = every.filter(|_| !files.is_empty());
-        let watch =
-            Watch { files, every, start: Instant::now(), due: AtomicU64::new(0), seen: Mutex::new([0; 32]) };
-        if let Some(every) = every {
-            watch.due.store(nanos(every), Ordering::Relaxed);
-            *watch.seen.lock().unwrap_or_else(PoisonError::into_inner) = watch.digest();
-        }
-        watch
-    }
-
-    /// If a look is due and the files have changed since the last one, takes them over by `load`.
-    pub(super) fn poll<T>(&self, load: impl FnOnce() -> Result<T, StartError>, install: impl FnOnce(T)) {
-        let Some(every) = self.every else { return };
-        let now = nanos(self.start.elapsed());
-        let due = self.due.load(Ordering::Relaxed);
-        let next = now.saturating_add(nanos(every));
-        // One of several concurrent handshakes looks.
-        if now < due || self.due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return;
-        }
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read before loading: a change in between is found by the next look.
-        let digest = self.digest();
-        if *seen == digest {
-            return;
-        }
-        *seen = digest;
-        let files = || self.files.iter().map(|(_, path)| path.as_str()).collect::<Vec<_>>().join(", ");
-        match load() {
-            Ok(new) => {
-                install(new);
-                RELOADS.iter().for_each(IntCounter::inc);
-                tracing::info!(files = files(), "TLS files have changed and are in use now");
-            }
-            Err(error) => {
-                RELOAD_FAILURES.iter().for_each(IntCounter::inc);
-                tracing::error!(files = files(), %error, "TLS files have changed but cannot be used; the old ones stay");
-            }
-        }
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        for (key, path) in &self.files {
-            let content = read(key, path).map_err(|e| e.to_string());
-            // The length keeps two files from being mistaken for each other's continuation.
-            let (tag, bytes) = match &content {
-                Ok(bytes) => (b'+', bytes.as_slice()),
-                Err(why) => (b'-', why.as_bytes()),
-            };
-            hash.update([tag]);
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        }
-        hash.finalize().into()
-    }
-}
 
 /// Certificate and key, checked to belong together.
 pub(super) fn certified_key(
@@ -200,16 +95,4 @@ fn pem(
         return Ok((text_key.to_owned(), text.as_bytes().to_vec()));
     }
     Ok((format!("{file_key} \"{path}\""), read(file_key, path)?))
-}
-
-fn read(key: &str, path: &str) -> Result<Vec<u8>, StartError> {
-    let fail = |e: std::io::Error| StartError::new(format!("cannot read {key} \"{path}\": {e}"));
-    let file = std::fs::File::open(Path::new(path)).map_err(fail)?;
-    let mut content = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut content).map_err(fail)?;
-    Ok(content)
-}
-
-fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -8,7 +8,8 @@ use rustls::sign::SingleCertAndKey;
 use tokio_rustls::TlsAcceptor;
 
 use super::config::TlsServerConfig;
-use super::material::{self, Watch};
+use super::material;
+use crate::net::watch::Watch;
 use crate::pipeline::StartError;
 
 /// A server's TLS. Cheap to clone; clones share reloads.
@@ -39,7 +40,7 @@ impl TlsServerConfig {
         let every = self.settings.reload_every().or(super::config::TlsSettings::default().reload_every());
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|p| p.to_vec()).collect();
         // The watch reads before we do, so that a change in between is a change.
-        let watch = Watch::new(&files, every);
+        let watch = Watch::new("tls", &files, every);
         let current = Mutex::new(build(self, &alpn)?);
         Ok(ServerTls(Arc::new(State { config: self.clone(), alpn, watch, current })))
     }

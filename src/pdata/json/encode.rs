@@ -109,14 +109,12 @@ impl Encoder<'_> {
             }
             from = from.max(replaced);
         }
-        if let Kind::Message(inner) = field.kind {
-            if from < slot.1 {
-                return self.merged(field, inner, bytes, (from, slot.1)).map(|()| true);
+        match (field.kind, value_at(bytes, slot.1)?) {
+            (Kind::Message(inner), _) if from < slot.1 => {
+                self.merged(field, inner, bytes, (from, slot.1)).map(|()| true)
             }
-        }
-        match value_at(bytes, slot.1)? {
-            Some(value) => self.value(field, value, field.label != Label::Plain),
-            None => Ok(false),
+            (_, Some(value)) => self.value(field, value, field.label != Label::Plain),
+            (_, None) => Ok(false),
         }
     }
 
@@ -341,7 +339,7 @@ fn plain_map(map: &[u8], out: &mut Vec<u8>, depth: u32) -> Result<(), WireError>
 }
 
 /// Appends a JSON string; invalid UTF-8 becomes U+FFFD.
-pub(crate) fn put_text(text: &[u8], out: &mut Vec<u8>) {
+fn put_text(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     if std::str::from_utf8(text).is_ok() {
         put_escaped(text, out);

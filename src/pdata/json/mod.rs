@@ -20,7 +20,7 @@ use std::fmt;
 
 pub use decode::decode;
 pub use encode::encode;
-pub(crate) use encode::{put_any_value, put_double, put_hex, put_text};
+pub(crate) use encode::{put_any_value, put_double, put_hex};
 
 /// How deep attribute values and bodies may nest, in both directions.
 pub const MAX_DEPTH: u32 = 64;

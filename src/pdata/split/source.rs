@@ -156,10 +156,17 @@ impl<'a> Source<'a> {
     }
 
     fn piece_at(&self, at: usize) -> usize {
-        let last = self.last.get();
         let begins = |i: usize| self.starts.get(i).copied().unwrap_or(self.len);
-        if begins(last) <= at && at < begins(last + 1) {
-            return last;
+        let mut near = self.last.get();
+        if begins(near) <= at {
+            // Mostly it is the same piece, or one of the next.
+            for _ in 0..4 {
+                if at < begins(near + 1) {
+                    self.last.set(near);
+                    return near;
+                }
+                near += 1;
+            }
         }
         let found = self.starts.partition_point(|s| *s <= at).saturating_sub(1);
         self.last.set(found);

@@ -1,99 +1,12 @@
 //! Parts, put together again, must say what the request said: to prost, and field by field.
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use proptest::prelude::*;
-use prost::Message;
 
 use super::*;
 use crate::pdata::count;
+use crate::pdata::oracle::rows;
 use crate::pdata::testgen::{arb_request, arb_signal, assert_linear, mutate, oracle_count, scramble};
 use crate::pdata::wire::{Cursor, Value, put_bytes};
-
-/// One item with what encloses it, each part encoded: resource, scope, metric, item. An envelope without
-/// items stands for itself, with what it lacks left empty.
-type Row = [Vec<u8>; 4];
-
-/// The request as a table, by prost: the canonical form in which two requests are compared.
-fn rows(signal: Signal, request: &[u8]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    match signal {
-        Signal::Traces => {
-            for mut group in ExportTraceServiceRequest::decode(request).unwrap().resource_spans {
-                let scopes = std::mem::take(&mut group.scope_spans);
-                let resource = group.encode_to_vec();
-                or_empty(&mut rows, [resource.clone(), vec![], vec![], vec![]], scopes, |rows, mut scope| {
-                    let items = std::mem::take(&mut scope.spans);
-                    let row = [resource.clone(), scope.encode_to_vec(), vec![], vec![]];
-                    or_empty(rows, row.clone(), items, |rows, item| {
-                        rows.push(with(&row, item.encode_to_vec()))
-                    });
-                });
-            }
-        }
-        Signal::Logs => {
-            for mut group in ExportLogsServiceRequest::decode(request).unwrap().resource_logs {
-                let scopes = std::mem::take(&mut group.scope_logs);
-                let resource = group.encode_to_vec();
-                or_empty(&mut rows, [resource.clone(), vec![], vec![], vec![]], scopes, |rows, mut scope| {
-                    let items = std::mem::take(&mut scope.log_records);
-                    let row = [resource.clone(), scope.encode_to_vec(), vec![], vec![]];
-                    or_empty(rows, row.clone(), items, |rows, item| {
-                        rows.push(with(&row, item.encode_to_vec()))
-                    });
-                });
-            }
-        }
-        Signal::Metrics => {
-            for mut group in ExportMetricsServiceRequest::decode(request).unwrap().resource_metrics {
-                let scopes = std::mem::take(&mut group.scope_metrics);
-                let resource = group.encode_to_vec();
-                or_empty(&mut rows, [resource.clone(), vec![], vec![], vec![]], scopes, |rows, mut scope| {
-                    let metrics = std::mem::take(&mut scope.metrics);
-                    let scope = scope.encode_to_vec();
-                    let row = [resource.clone(), scope.clone(), vec![], vec![]];
-                    or_empty(rows, row, metrics, |rows, mut metric| {
-                        let points = take_points(&mut metric.data);
-                        let row = [resource.clone(), scope.clone(), metric.encode_to_vec(), vec![]];
-                        or_empty(rows, row.clone(), points, |rows, point| rows.push(with(&row, point)));
-                    });
-                });
-            }
-        }
-    }
-    rows
-}
-
-fn or_empty<T>(rows: &mut Vec<Row>, row: Row, children: Vec<T>, mut each: impl FnMut(&mut Vec<Row>, T)) {
-    if children.is_empty() {
-        rows.push(row);
-    }
-    for child in children {
-        each(rows, child);
-    }
-}
-
-fn with(row: &Row, item: Vec<u8>) -> Row {
-    let mut row = row.clone();
-    row[3] = item;
-    row
-}
-
-fn take_points(data: &mut Option<Data>) -> Vec<Vec<u8>> {
-    fn encoded<T: Message>(points: &mut Vec<T>) -> Vec<Vec<u8>> {
-        points.drain(..).map(|p| p.encode_to_vec()).collect()
-    }
-    match data {
-        Some(Data::Gauge(d)) => encoded(&mut d.data_points),
-        Some(Data::Sum(d)) => encoded(&mut d.data_points),
-        Some(Data::Histogram(d)) => encoded(&mut d.data_points),
-        Some(Data::ExponentialHistogram(d)) => encoded(&mut d.data_points),
-        Some(Data::Summary(d)) => encoded(&mut d.data_points),
-        None => vec![],
-    }
-}
 
 /// The items as they stand on the wire, each with the raw fields around it, level by level: what prost does
 /// not know is in here too.
@@ -284,6 +197,8 @@ fn hostile_requests_take_linear_time() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
     #[test]
     fn parts_by_items_say_what_the_request_said((signal, bytes) in arb_request(), seed: u64, max in 1usize..9) {
         let bytes = scramble(signal, &bytes, seed);

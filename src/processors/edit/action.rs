@@ -33,6 +33,7 @@ config_enum! {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "the macro derives no default")]
 impl Default for ActionKind {
     fn default() -> Self {
         ActionKind::Upsert
@@ -51,6 +52,7 @@ config_enum! {
     }
 }
 
+#[allow(clippy::derivable_impls, reason = "the macro derives no default")]
 impl Default for ConvertedType {
     fn default() -> Self {
         ConvertedType::Str
@@ -171,7 +173,7 @@ impl Action {
         };
         let word = action.word();
         let select = matches!(action, ActionKind::Delete | ActionKind::Hash);
-        if self.key.is_empty() && !(select && !self.pattern.is_empty()) {
+        if self.key.is_empty() && (!select || self.pattern.is_empty()) {
             let hint = if select { "give a key, a pattern, or both" } else { "name the attribute" };
             cx.error_hint(node.pos, format!("missing required field \"key\" of the action \"{word}\""), hint);
         }

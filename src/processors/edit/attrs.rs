@@ -71,7 +71,13 @@ impl Attrs {
     /// Whether anything is different from what was read.
     #[inline]
     pub(super) fn changed(&self) -> bool {
+        // An attribute that was added and deleted again is none.
         self.changed
+            && self.entries.iter().any(|e| match e.state {
+                State::Untouched => false,
+                State::Changed => true,
+                State::Deleted => e.from != e.to,
+            })
     }
 
     /// The first attribute of that key.

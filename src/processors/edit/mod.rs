@@ -78,7 +78,7 @@ pub struct Applied {
 #[derive(Debug, Clone)]
 enum Step {
     Resource(Vec<Op>),
-    Items { matcher: Option<Matcher>, ops: Vec<Op> },
+    Items { matcher: Option<Box<Matcher>>, ops: Vec<Op> },
 }
 
 impl Edit {
@@ -89,7 +89,7 @@ impl Edit {
 
     /// Actions on the attributes of spans, log records or data points that `matcher` lets through.
     pub(crate) fn items(matcher: Option<Matcher>, ops: Vec<Op>) -> Self {
-        Edit { steps: vec![Step::Items { matcher, ops }] }
+        Edit { steps: vec![Step::Items { matcher: matcher.map(Box::new), ops }] }
     }
 }
 

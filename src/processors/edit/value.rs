@@ -4,6 +4,7 @@
 //! at most [`MAX_DEPTH`] levels. Any bytes give a value or an error.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -171,37 +172,39 @@ fn text(any: &[u8]) -> Result<String, WireError> {
     Ok(match value {
         Scalar::Empty => String::new(),
         Scalar::Bytes(b) => BASE64.encode(b),
-        Scalar::List | Scalar::Map => json(any, 0)?.to_string(),
+        Scalar::List | Scalar::Map => {
+            let mut out = String::new();
+            put_json(&mut out, any, 0)?;
+            out
+        }
         _ => String::from_utf8_lossy(&value.text().unwrap_or_default()).into_owned(),
     })
 }
 
-/// A value as JSON.
-fn json(any: &[u8], depth: usize) -> Result<serde_json::Value, WireError> {
-    use serde_json::Value as Json;
+/// Appends a value as JSON: numbers as [`double_text`] has them, what JSON has no number for as a string.
+fn put_json(out: &mut String, any: &[u8], depth: usize) -> Result<(), WireError> {
     if depth > MAX_DEPTH {
         return Err(WireError::TooDeep);
     }
-    Ok(match Scalar::read(any)? {
-        Scalar::Empty => Json::Null,
-        Scalar::Str(s) => Json::from(String::from_utf8_lossy(s)),
-        Scalar::Bool(b) => Json::from(b),
-        Scalar::Int(i) => Json::from(i),
-        Scalar::Double(d) if !d.is_finite() => Json::from(double_text(d)),
-        // Whole numbers show without a fraction, as JSON encoders other than Rust's write them.
-        Scalar::Double(d) if d.fract() == 0.0 && d.abs() < 9e15 => Json::from(d as i64),
-        Scalar::Double(d) => Json::from(d),
-        Scalar::Bytes(b) => Json::from(BASE64.encode(b)),
+    match Scalar::read(any)? {
+        Scalar::Empty => out.push_str("null"),
+        Scalar::Str(s) => put_json_str(out, &String::from_utf8_lossy(s)),
+        Scalar::Bool(b) => out.push_str(if b { "true" } else { "false" }),
+        Scalar::Int(i) => out.push_str(&i.to_string()),
+        Scalar::Double(d) if d.is_finite() => out.push_str(&double_text(d)),
+        Scalar::Double(d) => put_json_str(out, &double_text(d)),
+        Scalar::Bytes(b) => put_json_str(out, &BASE64.encode(b)),
         Scalar::List => {
-            let mut items = Vec::new();
+            let mut separator = '[';
             for_each(any, 5, |item| {
-                items.push(json(item, depth + 1)?);
-                Ok(())
+                out.push(separator);
+                separator = ',';
+                put_json(out, item, depth + 1)
             })?;
-            Json::Array(items)
+            out.push_str(if separator == '[' { "[]" } else { "]" });
         }
         Scalar::Map => {
-            let mut entries = std::collections::BTreeMap::new();
+            let mut entries = BTreeMap::new();
             for_each(any, 6, |pair| {
                 let (mut key, mut value) = (Cow::Borrowed(""), Vec::new());
                 let mut fields = Cursor::new(pair);
@@ -212,12 +215,28 @@ fn json(any: &[u8], depth: usize) -> Result<serde_json::Value, WireError> {
                         _ => {}
                     }
                 }
-                entries.insert(key.into_owned(), json(&value, depth + 1)?);
+                let mut text = String::new();
+                put_json(&mut text, &value, depth + 1)?;
+                entries.insert(key.into_owned(), text);
                 Ok(())
             })?;
-            Json::Object(entries.into_iter().collect())
+            out.push('{');
+            for (i, (key, value)) in entries.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                put_json_str(out, key);
+                out.push(':');
+                out.push_str(value);
+            }
+            out.push('}');
         }
-    })
+    }
+    Ok(())
+}
+
+fn put_json_str(out: &mut String, text: &str) {
+    out.push_str(&serde_json::Value::from(text).to_string());
 }
 
 /// Calls `f` with the elements of a list (`kind` 5) or map (6). Of a value set several times, neighbours of the

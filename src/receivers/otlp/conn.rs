@@ -41,6 +41,7 @@ pub struct Conn {
     heard: AtomicU64,
     /// Since when a request's head has been arriving; `u64::MAX` when none is.
     head_since: AtomicU64,
+    multiplexed: AtomicBool,
     /// Since when the client has not taken what we write; `u64::MAX` when it takes it.
     blocked_since: AtomicU64,
     /// Payload bytes of the largest frame seen.
@@ -103,6 +104,7 @@ impl Conn {
             quiet_since: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
+            multiplexed: AtomicBool::new(false),
             blocked_since: AtomicU64::new(u64::MAX),
             largest_frame: AtomicUsize::new(0),
             sent: AtomicBool::new(false),
@@ -113,10 +115,12 @@ impl Conn {
         })
     }
 
-    /// Notes that a request has begun: its head is complete.
-    pub fn open(self: &Arc<Self>) -> OpenRequest {
+    /// Notes that a request has begun: its head is complete. On a multiplexed connection bytes without a request
+    /// are no head on its way: they may be pings.
+    pub fn open(self: &Arc<Self>, multiplexed: bool) -> OpenRequest {
         self.active.fetch_add(1, Ordering::AcqRel);
         self.head_since.store(u64::MAX, Ordering::Relaxed);
+        self.multiplexed.store(multiplexed, Ordering::Relaxed);
         OpenRequest(self.clone())
     }
 
@@ -253,7 +257,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             let conn = &this.conn;
             let now = conn.now();
             conn.heard.store(now, Ordering::Relaxed);
-            if conn.head_since.load(Ordering::Relaxed) == u64::MAX && conn.active.load(Ordering::Acquire) == 0
+            if conn.head_since.load(Ordering::Relaxed) == u64::MAX
+                && !conn.multiplexed.load(Ordering::Relaxed)
+                && conn.active.load(Ordering::Acquire) == 0
             {
                 conn.head_since.store(now, Ordering::Relaxed);
             }

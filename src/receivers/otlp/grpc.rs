@@ -27,10 +27,11 @@ use tonic::Code;
 use super::body::{Admission, Gather, Patience};
 use super::config::{GrpcServerConfig, KeepaliveConfig};
 use super::conn::{Conn, OpenRequest, PingPolicy, Watched};
+use super::http::inflate_failure;
 use super::ingest::{Ingest, Pending, not_served};
 use super::server::{Protocol, Stopping};
 use super::status::{Failure, Reason};
-use crate::net::compress::{Codec, InflateError, inflate};
+use crate::net::compress::{Codec, inflate};
 use crate::pdata::{ClientInfo, Signal};
 use crate::pipeline::Lease;
 
@@ -264,15 +265,16 @@ impl Grpc {
         }
         let least = (conn.largest_frame() / PINNED).max(SMALL);
         let message = gather.finish(least).slice(PREFIX..);
-        Ok((flag, message, admission.into_lease()))
+        let lease = admission.into_lease();
+        lease.settle(PREFIX + len);
+        Ok((flag, message, lease))
     }
 
     fn inflate(&self, codec: Codec, message: Bytes, lease: &Lease) -> Result<Bytes, Failure> {
-        inflate(codec, &[message], self.max_message, lease).map_err(|e| match e {
-            InflateError::TooLarge { limit } => Failure::too_large(limit),
-            InflateError::NoMemory => Failure::memory(),
-            InflateError::Malformed(why) => Failure::malformed(why),
-        })
+        let compressed = lease.bytes();
+        let plain = inflate(codec, &[message], self.max_message, lease).map_err(inflate_failure)?;
+        lease.settle(lease.bytes().saturating_sub(compressed));
+        Ok(plain)
     }
 
     /// Answers with a failure, in one frame.
@@ -315,7 +317,7 @@ impl Protocol for Grpc {
             tokio::select! {
                 next = http2.accept() => match next {
                     Some(Ok((request, respond))) => {
-                        let open = conn.open();
+                        let open = conn.open(true);
                         let task = self.clone().request(conn.clone(), open, request, respond);
                         self.ingest.supervisor.spawn("otlp request", task);
                     }

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use super::status::{Failure, Reason};
 use crate::net::auth::ServerAuth;
-use crate::pdata::{Batch, ClientInfo, Rope, Signal};
+use crate::pdata::{Batch, ClientInfo, Rope, Signal, count};
 use crate::pipeline::{Lease, Ledger, Outputs, RunContext, Verdict, ack, output, runtime::Supervisor};
 use crate::telemetry::{Counter, Metrics, ReceiverItems};
 
@@ -139,8 +139,7 @@ impl Ingest {
         Ok(Arc::new(ClientInfo { metadata, auth, address: plain.address }))
     }
 
-    /// Hands one request's protobuf to the pipelines; `None` if it holds nothing. `lease` is the memory reserved
-    /// for it.
+    /// Hands one request's protobuf to the pipelines; `None` if it holds nothing. `lease` is the memory it holds.
     ///
     /// # Errors
     /// INVALID_ARGUMENT for bytes that are not such a request, UNIMPLEMENTED for a signal no pipeline takes.
@@ -152,11 +151,11 @@ impl Ingest {
         client: Arc<ClientInfo>,
     ) -> Result<Option<Pending>, Failure> {
         let Some(consumer) = output(&self.outputs, signal) else { return Err(not_served(signal)) };
-        let items = count(signal, &request)?;
+        let items = count(signal, &request)
+            .map_err(|e| Failure::malformed(format!("not a valid {} request: {e}", signal.name())))?;
         if items == 0 {
             return Ok(None);
         }
-        lease.settle(request.len());
         let (ack, verdict) = ack();
         consumer.consume(Batch {
             signal,
@@ -274,28 +273,6 @@ fn form_decode(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// How many items a request holds.
-fn count(signal: Signal, request: &[u8]) -> Result<usize, Failure> {
-    use crate::pdata::wire::{Cursor, WireError};
-    // resource -> scope -> items; for metrics one level more: metric -> data.
-    fn walk(message: &[u8], path: &[u32]) -> Result<usize, WireError> {
-        let mut cursor = Cursor::new(message);
-        let mut total = 0;
-        while let Some(field) = cursor.next_field()? {
-            match path {
-                [number] if field.number == *number => total += 1,
-                [number, rest @ ..] if field.number == *number => total += walk(field.value.bytes()?, rest)?,
-                _ => {}
-            }
-        }
-        Ok(total)
-    }
-    let path: &[u32] = match signal {
-        Signal::Traces | Signal::Logs | Signal::Metrics => &[1, 2, 2],
-    };
-    walk(request, path).map_err(|e| Failure::malformed(format!("not a valid {} request: {e}", signal.name())))
 }
 
 #[cfg(test)]

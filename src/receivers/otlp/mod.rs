@@ -16,13 +16,15 @@
 mod body;
 mod config;
 mod conn;
+mod cors;
 mod grpc;
+mod http;
 mod ingest;
 mod server;
 mod status;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -32,6 +34,7 @@ pub use config::{
 };
 
 use self::grpc::Grpc;
+use self::http::Http;
 use self::ingest::{Counts, Ingest};
 use self::server::{Protocol, Server};
 use crate::components::BuildError;
@@ -40,12 +43,16 @@ use crate::net::auth::ServerAuth;
 use crate::net::tls::{ServerTls, TlsServerConfig};
 use crate::pipeline::{BuildContext, Outputs, Receiver, RunContext, StartError};
 
+/// How long closing a server that has no clients yet may take.
+const CLOSE: Duration = Duration::from_secs(1);
+
 /// The receiver.
 #[derive(Debug)]
 pub struct Otlp {
     id: String,
     config: OtlpConfig,
     grpc: Option<Server>,
+    http: Option<Server>,
 }
 
 /// Builds the receiver.
@@ -59,12 +66,17 @@ pub fn build(config: &OtlpConfig, cx: &BuildContext) -> Result<Box<dyn Receiver>
 impl Otlp {
     /// A receiver that is not started.
     pub fn new(config: OtlpConfig, id: String) -> Self {
-        Otlp { id, config, grpc: None }
+        Otlp { id, config, grpc: None, http: None }
     }
 
     /// Where gRPC is served, with the port the system chose; `None` when it is not.
     pub fn grpc_address(&self) -> Option<&str> {
         self.grpc.as_ref().map(|server| server.address.as_str())
+    }
+
+    /// Where HTTP is served, with the port the system chose; `None` when it is not.
+    pub fn http_address(&self) -> Option<&str> {
+        self.http.as_ref().map(|server| server.address.as_str())
     }
 
     async fn start_grpc(&self, outputs: &Outputs, cx: &RunContext) -> Result<Option<Server>, StartError> {
@@ -78,20 +90,46 @@ impl Otlp {
         tracing::info!(component = %self.id, endpoint = %server.address, "OTLP/gRPC is served");
         Ok(Some(server))
     }
+
+    async fn start_http(&self, outputs: &Outputs, cx: &RunContext) -> Result<Option<Server>, StartError> {
+        let Some(config) = self.config.protocols.http.get() else { return Ok(None) };
+        let auth = authenticator(config.auth.get().map(|a| &a.authenticator), cx)?;
+        let params = config.auth.get().map(|a| a.request_params.clone()).unwrap_or_default();
+        let counts = Counts::new(&cx.metrics, &self.id, "http");
+        let ingest = Ingest::new(outputs.clone(), cx, counts, auth, params, config.include_metadata);
+        let protocol = Arc::new(Http::new(config, Arc::new(ingest)));
+        let tls = load::<Http>(&config.tls)?;
+        let server = Server::start(&config.endpoint, config.transport, tls, protocol, &cx.supervisor).await?;
+        tracing::info!(component = %self.id, endpoint = %server.address, "OTLP/HTTP is served");
+        Ok(Some(server))
+    }
 }
 
 #[async_trait]
 impl Receiver for Otlp {
     async fn start(&mut self, outputs: Outputs, cx: &RunContext) -> Result<(), StartError> {
-        self.grpc = self.start_grpc(&outputs, cx).await?;
+        let grpc = self.start_grpc(&outputs, cx).await?;
+        match self.start_http(&outputs, cx).await {
+            Ok(http) => (self.grpc, self.http) = (grpc, http),
+            Err(error) => {
+                // Nothing may be left running: wait until the other port is closed.
+                stop_one(grpc, tokio::time::Instant::now() + CLOSE).await;
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
     async fn stop(&mut self, deadline: Instant) {
         let deadline = tokio::time::Instant::from_std(deadline);
-        if let Some(mut server) = self.grpc.take() {
-            server.stop(deadline).await;
-        }
+        let (grpc, http) = (self.grpc.take(), self.http.take());
+        tokio::join!(stop_one(grpc, deadline), stop_one(http, deadline));
+    }
+}
+
+async fn stop_one(server: Option<Server>, deadline: tokio::time::Instant) {
+    if let Some(mut server) = server {
+        server.stop(deadline).await;
     }
 }
 
