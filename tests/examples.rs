@@ -1,7 +1,13 @@
 //! Every configuration we show validates without a warning: the example, the ready pipelines, and each complete
 //! one in the documentation.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +25,8 @@ fn complaint(file: &Path) -> Option<String> {
         .output()
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    (!done.status.success() || !said.is_empty()).then(|| format!("{}: {}\n{said}", file.display(), done.status))
+    (!done.status.success() || !said.is_empty())
+        .then(|| format!("{}: {}\n{said}", file.display(), done.status))
 }
 
 fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
