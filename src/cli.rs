@@ -82,7 +82,7 @@ struct SourceArgs {
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Output,
     /// Accepted for the Collector's sake; there are no feature gates
-    #[arg(long, value_name = "IDS", global = true, value_delimiter = ',')]
+    #[arg(long, value_name = "IDS", global = true, value_delimiter = ',', allow_hyphen_values = true)]
     feature_gates: Vec<String>,
     /// How long stopping may take, such as 25s
     #[arg(long, value_name = "DURATION", global = true, default_value = "25s", value_parser = parse_duration)]

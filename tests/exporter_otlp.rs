@@ -405,6 +405,20 @@ async fn a_backend_that_is_not_there_yet_is_waited_for() {
     assert!(matches!(verdict, Verdict::Retry { .. }));
 }
 
+#[tokio::test]
+async fn grpc_over_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("otlp.sock");
+    let backend = Backend::start_unix(&path).await;
+    let mut config = grpc(&backend);
+    config.client.endpoint = GrpcEndpoint::parse(&format!("unix://{}", path.display())).unwrap();
+    let rig = Rig::start("otlp", &config).await;
+    rig.offer(0..1000);
+    assert_eq!(rig.drain(10.0).await, Leftover::default());
+    assert_all(&backend, 0..1000, false);
+    assert_eq!(rig.books(), [1000, 0, 0]);
+}
+
 /// Certificates for `localhost`, and what each side needs of them.
 struct Pki {
     server: Arc<rustls::ServerConfig>,

@@ -286,27 +286,27 @@ fn build(target: &ComponentPlan, cx: &mut Cx) -> Option<std::sync::Arc<dyn Exten
 
 /// No two listeners of components in use may want one port.
 fn ports(draft: &Draft, cx: &mut Cx) {
-    let mut taken: Vec<(String, String, Pos)> = Vec::new();
-    let components = draft.components.iter().filter(|c| c.used).flat_map(|c| {
-        c.config.listens().into_iter().map(move |(path, address)| {
-            (address, format!("{}::{}::{path}", c.kind.section(), c.id), c.pos_of(path))
-        })
-    });
     let reader = draft.telemetry.metrics.prometheus().map(|reader| {
         let path = "metrics::readers::0::pull::exporter::prometheus";
-        let pos = deepest(&draft.telemetry_node, path).unwrap_or(draft.root);
+        let pos = deepest(&draft.telemetry_node, path);
         (reader.socket_text(), format!("service::telemetry::{path}::port"), pos)
     });
-    for (address, path, pos) in components.chain(reader) {
+    let components = draft.components.iter().filter(|c| c.used).flat_map(|c| {
+        c.config.listens().into_iter().map(move |(path, address)| {
+            (address, format!("{}::{}::{path}", c.kind.section(), c.id), Some(c.pos_of(path)))
+        })
+    });
+    let mut taken: Vec<(String, String, Option<Pos>)> = Vec::new();
+    // A reader that is not written has no place: whoever collides with it does.
+    for (address, path, pos) in reader.into_iter().chain(components) {
         if let Some((_, other, first)) = taken.iter().find(|(known, ..)| collide(known, &address)) {
-            let message = format!("{address} is already taken by {other}");
             cx.diags.push(super::Diag {
                 severity: Severity::Error,
-                pos,
+                pos: pos.unwrap_or(draft.root),
                 path: path.clone(),
-                message,
+                message: format!("{address} is already taken by {other}"),
                 hint: Some("choose another port".to_owned()),
-                related: Some(("taken", *first)),
+                related: first.map(|first| ("taken", first)),
             });
         }
         taken.push((address, path, pos));

@@ -367,13 +367,20 @@ pub fn decode_and_validate<T: ConfigStruct>(target: &mut T, validate: bool, node
     if !validate || !matches!(node.value, Value::Map(_) | Value::Null) {
         return;
     }
-    let wrong: Vec<Pos> = cx.diags.iter().skip(start).map(|d| d.pos).collect();
     let decoded = cx.diags.len();
     target.validate_all(node, cx);
-    if !wrong.is_empty() {
-        let found = cx.diags.split_off(decoded);
-        cx.diags.extend(found.into_iter().filter(|d| !wrong.contains(&d.pos)));
-    }
+    let found = cx.diags.split_off(decoded);
+    let wrong = cx.diags.get(start..).unwrap_or_default();
+    let news = |d: &Diag| {
+        wrong.iter().all(|w| {
+            // What is missing is there under a misspelt key.
+            let meant =
+                w.hint.as_deref().and_then(|h| h.strip_prefix("did you mean \"")?.strip_suffix("\"?"));
+            w.pos != d.pos && !(d.pos == node.pos && meant.is_some_and(|key| d.message.contains(key)))
+        })
+    };
+    let found: Vec<Diag> = found.into_iter().filter(news).collect();
+    cx.diags.extend(found);
 }
 
 /// Decodes a mapping key by key; unknown keys are errors that name the nearest valid one. Null keeps defaults.

@@ -14,7 +14,7 @@ pub struct Pos {
 /// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Where the value starts.
+    /// Where the value starts; for a block of lines under a key, and for a value that is not there, the key.
     pub pos: Pos,
     /// The value.
     pub value: Value,

@@ -103,6 +103,25 @@ pub fn pages(table: &[Component]) -> BTreeMap<String, String> {
     out
 }
 
+/// Kinds of values that many keys take.
+const VALUES: &[(&str, &str)] = &[
+    ("string", "Text. Numbers and words such as `true` need quotes."),
+    (
+        "duration",
+        "A number with a unit, or several: `300ms`, `1.5s`, `1h30m`. A bare integer is nanoseconds.",
+    ),
+    ("size", "Bytes, or a number with a unit: `512KiB`, `64MiB`, `10MB`."),
+    ("endpoint", "Where a server listens: `host:port`, `[ipv6]:port` or `unix:///path`."),
+    ("grpc_endpoint", "What a gRPC client dials: `host:port`, `dns:///host:port` or `unix:///path`."),
+    ("url", "A URL that starts with `http://` or `https://`."),
+    (
+        "regex",
+        "A regular expression in RE2 syntax; it need not match the whole text unless it says so (`^…$`).",
+    ),
+    ("secret", "Text that is never shown: `print-config` and logs have `[REDACTED]` in its place."),
+    ("extension_id", "The id of an extension, `type` or `type/name`, that `service.extensions` names."),
+];
+
 const GENERATED: &str = "<!-- Written by `tidegate reference docs/reference`; do not edit. -->\n\n";
 
 fn title(kind: Kind) -> &'static str {
@@ -191,7 +210,9 @@ fn collect(schema: &Schema, path: &str, default: Option<&Json>, rows: &mut Vec<S
 
 fn row(field: &SchemaField, path: &str, default: &Json) -> String {
     let default = match (&field.schema.kind, default) {
-        (SchemaKind::Optional(_), Json::Null) => "off".to_owned(),
+        (SchemaKind::Optional(inner), Json::Null) if matches!(inner.kind, SchemaKind::Struct { .. }) => {
+            "off".to_owned()
+        }
         (SchemaKind::Optional(inner), Json::Object(_)) if matches!(inner.kind, SchemaKind::Struct { .. }) => {
             "on".to_owned()
         }
@@ -213,7 +234,10 @@ fn type_name(schema: &Schema) -> String {
         SchemaKind::Fixed(value) => format!("`{value}`"),
         SchemaKind::Int { .. } => "integer".to_owned(),
         SchemaKind::Float => "number".to_owned(),
-        SchemaKind::Text(shape) if *shape == schema.name || *shape == "text" => schema.name.to_owned(),
+        SchemaKind::Text(_) if VALUES.iter().any(|(name, _)| *name == schema.name) => {
+            schema.name.replace('_', " ")
+        }
+        SchemaKind::Text("text") => schema.name.to_owned(),
         SchemaKind::Text(shape) => format!("{}: {shape}", schema.name),
         SchemaKind::Enum(words) => words
             .iter()
@@ -378,5 +402,22 @@ mod tests {
         assert_eq!(on["properties"]["bar"]["anyOf"][1]["$ref"], "#/$defs/reference");
         assert_eq!(on["properties"]["bar"]["anyOf"][0]["maximum"], 65535);
         assert_eq!(schema["properties"]["words"]["default"], json!(["a"]));
+    }
+
+    /// `cargo run -- reference docs/reference` writes them anew.
+    #[test]
+    fn committed_pages_are_current() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference");
+        let pages = pages(crate::components::COMPONENTS);
+        for (name, text) in &pages {
+            let committed = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+            assert!(&committed == text, "docs/reference/{name} is not current");
+        }
+        for section in Kind::ALL.map(Kind::section) {
+            for entry in std::fs::read_dir(dir.join(section)).into_iter().flatten() {
+                let name = format!("{section}/{}", entry.unwrap().file_name().to_string_lossy());
+                assert!(pages.contains_key(&name), "docs/reference/{name} belongs to no component");
+            }
+        }
     }
 }

@@ -88,7 +88,8 @@ fn one(diag: &Diag, sources: &[SourceText], out: &mut String) {
         let window: String = chars.iter().skip(start).take(WINDOW).collect();
         let window = printable(&window);
         let len = len.min((WINDOW + start).saturating_sub(col).max(1));
-        out.push_str(&format!("{margin} |\n {number} | {}\n", window.trim_end()));
+        let shown = format!(" {number} | {window}");
+        out.push_str(&format!("{margin} |\n{}\n", shown.trim_end()));
         out.push_str(&format!("{margin} | {}{}\n", " ".repeat(col - start), "^".repeat(len)));
     }
     if let Some(hint) = &diag.hint {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle, Tag};
 
 use super::decode::Cx;
 use super::node::{Key, Node, Pos, Value};
@@ -163,11 +163,18 @@ impl<'t> Builder<'t, '_> {
                 self.bytes(text.len(), pos)?;
                 (self.scalar(&text, style, tag.as_deref(), pos), anchor)
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
+                // A block that starts on a line of its own is found by its key.
+                if let (StructureStyle::Block, Some(key)) = (style, key) {
+                    pos = key;
+                }
                 self.collection_tag(tag.as_deref(), "seq", pos);
                 (self.sequence(pos, depth)?, anchor)
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
+                if let (StructureStyle::Block, Some(key)) = (style, key) {
+                    pos = key;
+                }
                 self.collection_tag(tag.as_deref(), "map", pos);
                 (self.mapping(pos, depth)?, anchor)
             }

@@ -86,10 +86,10 @@ impl BearerTokenAuthConfig {
                 (node.pos_of("header"), format!("\"{}\" cannot be a header's name", self.header));
             cx.within("header", |cx| cx.error(pos, why));
         }
-        if self.filename.is_empty() {
-            if let Err(why) = self.values("") {
-                cx.error(node.pos, why);
-            }
+        if self.filename.is_empty()
+            && let Err(why) = self.values("")
+        {
+            cx.error(node.pos, why);
         }
     }
 
@@ -171,8 +171,7 @@ impl Shared {
     fn current(&self) -> Arc<[HeaderValue]> {
         let values = || self.values.lock().unwrap_or_else(PoisonError::into_inner);
         self.watch.poll(|| self.config.load(), |new| *values() = new);
-        let current = values().clone();
-        current
+        values().clone()
     }
 }
 

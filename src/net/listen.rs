@@ -210,7 +210,7 @@ impl Drop for SocketFile {
 
 fn classify(error: &io::Error) -> AcceptError {
     use io::ErrorKind;
-    // EMFILE and ENFILE have no kind of their own.
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM as Linux numbers them; most have no kind of their own.
     const EXHAUSTED: [i32; 4] = [24, 23, 105, 12];
     match (error.raw_os_error(), error.kind()) {
         (Some(code), _) if EXHAUSTED.contains(&code) => AcceptError::Exhausted,

@@ -65,7 +65,6 @@ struct State {
     otherwise: Mutex<Reply>,
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
-    changed: tokio::sync::Notify,
 }
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -74,6 +73,20 @@ impl Backend {
     /// Listens and answers by `script`, then with `otherwise`.
     pub async fn start(script: Vec<Reply>, otherwise: Reply) -> Backend {
         Self::start_with(script, otherwise, None).await
+    }
+
+    /// The same on a unix socket, for gRPC.
+    pub async fn start_unix(path: &std::path::Path) -> Backend {
+        let backend = Self::start(vec![], Reply::Ok).await;
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let state = backend.state.clone();
+        tokio::spawn(async move {
+            loop {
+                let Ok((socket, _)) = listener.accept().await else { return };
+                tokio::spawn(serve(socket, state.clone()));
+            }
+        });
+        backend
     }
 
     /// The same behind TLS.
@@ -89,7 +102,6 @@ impl Backend {
             otherwise: Mutex::new(otherwise),
             seen: Mutex::default(),
             connections: Mutex::default(),
-            changed: tokio::sync::Notify::new(),
         });
         let backend = Backend { address, state: state.clone() };
         tokio::spawn(async move {
@@ -127,24 +139,6 @@ impl Backend {
 
     pub fn connections(&self) -> usize {
         *self.state.connections.lock().unwrap()
-    }
-
-    /// Waits until `what` holds for what has been seen.
-    pub async fn until(&self, what: impl Fn(&[Seen]) -> bool) {
-        let wait = async {
-            loop {
-                let changed = self.state.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                if what(&self.seen()) {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
-            panic!("the backend saw only {:#?}", self.seen());
-        }
     }
 }
 
@@ -197,7 +191,6 @@ async fn answer(
         wire_bytes: body.len(),
         taken,
     });
-    state.changed.notify_waiters();
     match reply {
         Reply::Hang => std::future::pending().await,
         Reply::TakeAndClose => {

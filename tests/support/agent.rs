@@ -49,12 +49,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that runs `yaml` together with [`COMMON`].
+    /// An agent that runs `yaml` together with [`COMMON`]: `program`, or what `TIDEGATE_BIN` names, such as a
+    /// release build.
     pub fn builder(program: impl Into<PathBuf>, yaml: &str) -> Builder {
+        let program = std::env::var_os("TIDEGATE_BIN").map_or_else(|| program.into(), PathBuf::from);
         Builder {
             yaml: yaml.to_owned(),
             marks: Vec::new(),
-            program: program.into(),
+            program,
             wrapper: Vec::new(),
             env: Vec::new(),
             dir: None,

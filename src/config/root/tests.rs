@@ -369,8 +369,9 @@ fn every_mistake_has_its_place() {
                 "",
                 "{telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {port: 4317}}}}]}}, pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}",
             ),
-            "e 6:74 service::telemetry::metrics::readers::0::pull::exporter::prometheus::port: localhost:4317 is \
-             already taken by receivers::otlp::protocols::grpc::endpoint | choose another port (taken 2:22)",
+            "e 2:22 receivers::otlp::protocols::grpc::endpoint: localhost:4317 is already taken by \
+             service::telemetry::metrics::readers::0::pull::exporter::prometheus::port | choose another port (taken \
+             6:74)",
         ),
         // The agent's own telemetry.
         (

@@ -207,3 +207,6 @@ pub struct DeliveryConfig {
     /// The longest one attempt may take; zero is no limit.
     pub timeout: Duration,
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,59 @@ pub fn code_name(code: u32) -> &'static str {
     ];
     NAMES.get(code as usize).copied().unwrap_or("Unknown")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pdata::wire::{put_bytes, put_tag, put_varint};
+
+    #[test]
+    fn any_bytes_are_read_or_refused() {
+        let whole = {
+            let mut info = Vec::new();
+            put_bytes(&mut info, 1, &[0x08, 0x05, 0x10, 0x01]);
+            let mut any = Vec::new();
+            put_bytes(&mut any, 1, b"type.googleapis.com/google.rpc.RetryInfo");
+            put_bytes(&mut any, 2, &info);
+            let mut status = vec![0x08, 0x0e];
+            put_bytes(&mut status, 2, b"busy");
+            put_bytes(&mut status, 3, &any);
+            status
+        };
+        let want = RpcStatus { code: 14, message: "busy".into(), retry_info: Some(Duration::new(5, 1)) };
+        assert_eq!(RpcStatus::parse(&whole), Ok(want));
+        for cut in 0..whole.len() {
+            let _ = RpcStatus::parse(&whole[..cut]);
+            let _ = partial_success(&whole[..cut]);
+        }
+        let mut negative = Vec::new();
+        put_tag(&mut negative, 1, 0);
+        put_varint(&mut negative, (-1i64) as u64);
+        let mut answer = Vec::new();
+        put_bytes(&mut answer, 1, &negative);
+        assert_eq!(partial_success(&answer), Ok((0, String::new())));
+    }
+
+    #[test]
+    fn only_refusals_for_size_are_halved() {
+        let too_large = |code, message: &str| {
+            let status = RpcStatus { code, message: message.into(), retry_info: None };
+            matches!(status.outcome(), Outcome::TooLarge { .. })
+        };
+        for message in [
+            "grpc: received message larger than max (6000000 vs. 4194304)",
+            "Error, decoded message length too large: found 5242880 bytes, the limit is: 4194304 bytes",
+            "gRPC message exceeds maximum size 4194304: 5242880",
+            "grpc: received message after decompression larger than max 4194304",
+        ] {
+            assert!(too_large(8, message) && too_large(11, message), "{message}");
+            assert!(!too_large(14, message));
+        }
+        assert!(!too_large(
+            8,
+            "RATE_LIMITED: ingestion rate limit exceeded while adding 10 bytes, message too large"
+        ));
+        assert!(!too_large(8, "quota used up"));
+        assert!(!too_large(11, "offset"));
+    }
+}

@@ -70,6 +70,8 @@ pub(super) struct Connection {
     pub sender: SendRequest<Message>,
     /// Shared with each request that is open.
     pub users: Arc<()>,
+    /// Takes references to messages instead of copies.
+    pub handle: Handle<Box<dyn Socket>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,7 +81,7 @@ enum Address {
 }
 
 /// What TLS and plaintext have in common.
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 
 impl Channel {
@@ -162,7 +164,8 @@ impl Channel {
                 state.next_id += 1;
                 let id = state.next_id;
                 let Established { sender, driver } = established;
-                state.connections.push(Connection { id, address, sender, users: Arc::default() });
+                let (users, handle) = (Arc::default(), driver.handle.clone());
+                state.connections.push(Connection { id, address, sender, users, handle });
                 let driver = drive(Arc::downgrade(self), id, driver);
                 self.supervisor.spawn("gRPC connection", driver);
             }
@@ -319,7 +322,6 @@ struct Driver {
 async fn drive(channel: Weak<Channel>, id: u64, mut driver: Driver) {
     let pings = driver.connection.ping_pong();
     let Driver { mut connection, handle, keepalive } = driver;
-    let handle = Arc::new(handle);
     let flushing = handle.clone();
     let running = std::future::poll_fn(move |cx| {
         let ended = std::pin::Pin::new(&mut connection).poll(cx);

@@ -28,6 +28,11 @@ impl Message {
         Some(Message { prefix, read: 0, pieces: payload.into_pieces(), at: 0, remaining: len + 5 })
     }
 
+    /// The telemetry, as far as it is not sent yet.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
     fn head(&self) -> &[u8] {
         self.prefix.get(self.read..).unwrap_or_default()
     }

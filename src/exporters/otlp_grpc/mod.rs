@@ -1,8 +1,7 @@
 //! `otlp_grpc` (alias `otlp`): sends OTLP over gRPC.
 //!
 //! Below any gRPC library: a request is one HTTP/2 stream whose body is five bytes and the batch's own pieces, so
-//! that sending telemetry uncompressed copies none of it in user space beyond the write buffer, and a request
-//! needs no task. Statuses are read by the OTLP rules, see `delivery::otlp`.
+//! that sending telemetry uncompressed copies none of it in user space, and a request needs no task. Statuses are read by the OTLP rules, see `delivery::otlp`.
 
 mod channel;
 mod io;
@@ -16,7 +15,8 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 
-use self::channel::{Channel, Connection};
+use self::channel::{Channel, Connection, Socket};
+use self::io::Lent;
 use self::message::Message;
 use super::delivery::otlp::{OtlpEncoder, RpcStatus, partial_success};
 use super::delivery::{Attempt, Delivery, DeliveryConfig, Outcome, QueueConfig, RetryConfig, Sender};
@@ -100,6 +100,7 @@ struct GrpcSender {
 /// A request that waits for its answer; dropped early, its stream is reset.
 struct Open {
     _stream: h2::SendStream<Message>,
+    _lent: Lent<Box<dyn Socket>>,
     _users: Arc<()>,
 }
 
@@ -172,7 +173,7 @@ impl GrpcSender {
             if message.is_none() {
                 message = Some(self.frame(body)?);
             }
-            let Connection { mut sender, users, .. } = connection.clone();
+            let Connection { mut sender, users, handle, .. } = connection.clone();
             sender = match sender.ready().await {
                 Ok(sender) => sender,
                 Err(e) => {
@@ -184,9 +185,10 @@ impl GrpcSender {
             match sender.send_request(request.clone(), false) {
                 Ok((answer, mut stream)) => {
                     let Some(message) = message.take() else { break };
+                    let lent = handle.lend(message.pieces());
                     // An error means that the stream is reset already: its answer says why.
                     let _ = stream.send_data(message, true);
-                    return Ok((answer, Open { _stream: stream, _users: users }));
+                    return Ok((answer, Open { _stream: stream, _lent: lent, _users: users }));
                 }
                 Err(e) => {
                     failure = e.to_string();

@@ -92,6 +92,10 @@ config! {
     validate = GrpcClientConfig::check;
 }
 
+/// Headers that HTTP/2 does not know; a request with one of them is refused before it is sent.
+const CONNECTION_HEADERS: [&str; 5] =
+    ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"];
+
 impl GrpcClientConfig {
     /// What a struct that flattens this one must check of it.
     pub fn check(&self, node: &Node, cx: &mut Cx) {
@@ -99,6 +103,13 @@ impl GrpcClientConfig {
         if !self.authority.is_empty() && self.authority.parse::<::http::uri::Authority>().is_err() {
             let pos = node.pos_of("authority");
             cx.within("authority", |cx| cx.error(pos, format!("\"{}\" is not an authority", self.authority)));
+        }
+        for (name, _) in self.headers.iter() {
+            let name = name.as_str();
+            if name.starts_with("grpc-") || CONNECTION_HEADERS.contains(&name) {
+                let why = format!("\"{name}\" belongs to the protocol and cannot be sent as metadata");
+                cx.within("headers", |cx| cx.error(node.pos_of("headers"), why));
+            }
         }
         if ::http::HeaderValue::from_str(&self.user_agent).is_err() {
             let pos = node.pos_of("user_agent");

@@ -23,6 +23,9 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// A thread lets go of a zstd context that had to touch more memory than this.
 const ZSTD_KEPT: usize = 1 << 20;
 
+/// Most lz4 frames in one body. Writers write one; the decoder allocates megabytes for each, however small it is.
+const LZ4_FRAMES: usize = 64;
+
 /// How much a reader-based codec is asked for at a time.
 const STEP: usize = 32 << 10;
 
@@ -265,7 +268,10 @@ fn lz4(body: &[u8], out: &mut Output<'_>) -> Result<(), InflateError> {
     if rest.is_empty() {
         return Err(malformed("an empty body is no lz4 stream"));
     }
-    while !rest.is_empty() {
+    for _ in 0..LZ4_FRAMES {
+        if rest.is_empty() {
+            return Ok(());
+        }
         let frame = lz4_frame(rest).ok_or_else(|| malformed("not an lz4 frame, or it ends too early"))?;
         let mut buffers = Reserved { lease: out.reserved.lease, bytes: 0 };
         buffers.grow(frame.buffers)?;
@@ -274,7 +280,7 @@ fn lz4(body: &[u8], out: &mut Output<'_>) -> Result<(), InflateError> {
         out.read_from(lz4_flex::frame::FrameDecoder::new(bytes))?;
         rest = after;
     }
-    Ok(())
+    if rest.is_empty() { Ok(()) } else { Err(malformed("too many lz4 frames in one body")) }
 }
 
 /// What an lz4 frame's outside says about it.

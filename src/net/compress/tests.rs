@@ -272,6 +272,13 @@ fn what_we_write_others_understand() {
 }
 
 #[test]
+fn frames_that_cost_more_than_they_hold_are_bounded() {
+    let frame = packed(Codec::Lz4, None, b"x");
+    assert!(inflated(Codec::Lz4, &frame.repeat(64), MIB) == Ok(vec![b'x'; 64]));
+    assert!(matches!(inflated(Codec::Lz4, &frame.repeat(65), MIB), Err(InflateError::Malformed(_))));
+}
+
+#[test]
 fn names() {
     for codec in ALL {
         assert_eq!(Codec::from_encoding(codec.name()), Some(Some(codec)));

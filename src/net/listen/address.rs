@@ -20,12 +20,6 @@ config_enum! {
     }
 }
 
-impl Default for Transport {
-    fn default() -> Self {
-        Transport::Tcp
-    }
-}
-
 /// The addresses to try. Two for a wildcard under `tcp`: IPv6 for both families first, IPv4 for hosts without it.
 /// One otherwise.
 pub(super) async fn resolve(endpoint: &Endpoint, transport: Transport) -> io::Result<Vec<SocketAddr>> {

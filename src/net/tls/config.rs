@@ -199,15 +199,11 @@ impl TlsSettings {
                 error_at(key, node, cx, format!("invalid TLS {key}: {why}"));
             }
         }
-        if let (Ok(Some(min)), Ok(Some(max))) = (min, max) {
-            if min > max {
-                error_at(
-                    "min_version",
-                    node,
-                    cx,
-                    "min_version cannot be greater than max_version".to_owned(),
-                );
-            }
+        if let (Ok(Some(min)), Ok(Some(max))) = (min, max)
+            && min > max
+        {
+            let message = "min_version cannot be greater than max_version".to_owned();
+            error_at("min_version", node, cx, message);
         }
         for name in &self.cipher_suites {
             if let Err(why) = suite(name) {

@@ -103,13 +103,13 @@ impl<'a> Decoder<'a> {
             let name = self.lex.string("a member name")?;
             self.lex.expect(b':', "':'")?;
             match self.find(table, name, next) {
+                Some((_, Field { kind: Kind::Absent, .. })) | None => self.lex.skip(self.limits.depth)?,
                 Some((index, field)) => {
                     let again = seen & (1 << index) != 0;
                     seen |= 1 << index;
                     next = index + 1;
                     self.member(field, again)?;
                 }
-                None => self.lex.skip(self.limits.depth)?,
             }
             match self.lex.peek() {
                 Some(b',') => self.lex.bump(),
@@ -243,7 +243,7 @@ impl<'a> Decoder<'a> {
                 let value = self.integer::<i32>("a 32-bit integer")?;
                 u64::from(((value << 1) ^ (value >> 31)) as u32)
             }
-            Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_) => 0,
+            Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_) | Kind::Absent => 0,
         };
         if let Some(keep) = keep_default {
             if bits == 0 && !keep {

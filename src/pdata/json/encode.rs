@@ -183,6 +183,7 @@ impl Encoder<'_> {
             return Ok(false);
         }
         match field.kind {
+            Kind::Absent => return Ok(false),
             Kind::Message(inner) => self.message(inner, bytes)?,
             Kind::String => put_text(bytes, self.out),
             Kind::Bytes => put_base64(bytes, self.out),

@@ -2,7 +2,7 @@
 //!
 //! A field's position in its table is its identity on both paths (bit masks, slot arrays), so a table holds at
 //! most [`MAX_FIELDS`] fields; they stand in the order of their numbers, which is the order of the output.
-//! Fields that only the profiles signal uses (`*_strindex`) are left out: elsewhere they count as absent.
+//! Fields that only the profiles signal uses (`*_strindex`) count as absent elsewhere.
 
 use crate::pdata::Signal;
 
@@ -78,13 +78,21 @@ pub(super) enum Kind {
     /// An integer in JSON; the names are understood as well.
     Enum(&'static [(&'static str, i32)]),
     Message(&'static Message),
+    /// Understood, so that it replaces other members of a oneof, and never written.
+    Absent,
 }
 
 impl Kind {
     /// The wire type of a single value.
     pub(super) const fn wire_type(self) -> u8 {
         match self {
-            Kind::Bool | Kind::Int64 | Kind::Uint64 | Kind::Uint32 | Kind::Sint32 | Kind::Enum(_) => 0,
+            Kind::Bool
+            | Kind::Int64
+            | Kind::Uint64
+            | Kind::Uint32
+            | Kind::Sint32
+            | Kind::Enum(_)
+            | Kind::Absent => 0,
             Kind::Fixed64 | Kind::Sfixed64 | Kind::Double => 1,
             Kind::String | Kind::Bytes | Kind::Id(_) | Kind::Message(_) => 2,
             Kind::Fixed32 => 5,
@@ -106,7 +114,7 @@ const fn f(number: u32, json: &'static str, kind: Kind, label: Label) -> Field {
 }
 
 use Kind::{
-    Bool, Bytes, Double, Enum, Fixed32, Fixed64, Id, Int64, Sfixed64, Sint32, String, Uint32, Uint64,
+    Absent, Bool, Bytes, Double, Enum, Fixed32, Fixed64, Id, Int64, Sfixed64, Sint32, String, Uint32, Uint64,
 };
 use Label::{Oneof, Optional, Plain, Repeated};
 
@@ -198,6 +206,7 @@ table!(ANY_VALUE, "AnyValue", Small, true, [
     5 "arrayValue" m(&ARRAY_VALUE), Oneof;
     6 "kvlistValue" m(&KVLIST), Oneof;
     7 "bytesValue" Bytes, Oneof;
+    8 "stringValueStrindex" Absent, Oneof;
 ]);
 table!(ARRAY_VALUE, "ArrayValue", Small, [
     1 "values" m(&ANY_VALUE), Repeated;

@@ -323,6 +323,8 @@ fn the_wire_may_come_in_any_form() {
             field(9, &field(2, &[varint(3, 5), varint(2, 0)].concat())),
             r#""attributes":[{"value":{"boolValue":false}}]"#,
         ),
+        // A member for the profiles signal alone leaves nothing.
+        (field(9, &field(2, &[field(1, b"x"), varint(8, 1)].concat())), r#""attributes":[{"value":{}}]"#),
         // Text that is no text.
         (field(5, b"a\xff\x00\"\\\xe2\x82"), "\"name\":\"a\u{fffd}\\u0000\\\"\\\\\u{fffd}\""),
         (field(1, &[0xAB; 3]), r#""traceId":"ababab""#),
