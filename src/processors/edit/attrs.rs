@@ -3,6 +3,8 @@
 //! Untouched attributes are never decoded further than their key; they keep their bytes, their order and
 //! whatever fields we do not know. Buffers are reused from list to list: no allocation once they have grown.
 
+use bytes::Bytes;
+
 use super::splice::{field_len, put_field};
 use crate::pdata::wire::{Cursor, WireError, put_varint};
 
@@ -17,9 +19,13 @@ pub(super) struct Attrs {
     /// Where new attributes go: after the last one there was, or at the end of the message.
     tail: u32,
     changed: bool,
+    /// A bit for every key there is or was; see [`key_bit`].
+    keys: u64,
+    /// The finished attributes of the program; see [`Pool`].
+    pool: Bytes,
 }
 
-/// A range in the message or, with [`ARENA`] set in its start, in the arena.
+/// A range in the message or, with a mark set in its start, in the arena or the pool.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Loc {
     start: u32,
@@ -48,16 +54,24 @@ enum State {
     Deleted,
 }
 
-/// Marks a range of the arena. Messages and arenas are shorter than 2 GiB.
+/// Marks of ranges in the arena and in the pool. Messages, arenas and pools are shorter than 1 GiB.
 const ARENA: u32 = 1 << 31;
+const POOL: u32 = 1 << 30;
+const MARKS: u32 = ARENA | POOL;
 
 impl Attrs {
+    /// Takes the pool of the program that is about to run.
+    pub(super) fn set_pool(&mut self, pool: &Bytes) {
+        self.pool = pool.clone();
+    }
+
     /// Reads the attributes of `src`, which stand in its field `number`.
     #[inline]
     pub(super) fn read(&mut self, src: &[u8], number: u32) -> Result<(), WireError> {
         self.entries.clear();
         self.arena.clear();
         self.changed = false;
+        self.keys = 0;
         self.tail = offset(src.len())?;
         let tag = (number << 3 | 2) as u8;
         let mut rest = src;
@@ -74,7 +88,13 @@ impl Attrs {
             let pair = match next {
                 Some((body, after)) if *first >= 8 => {
                     rest = after;
-                    (*first == tag).then_some(body)
+                    if *first == tag {
+                        Some(body)
+                    } else if u32::from(*first >> 3) == number {
+                        return Err(WireError::WrongType);
+                    } else {
+                        None
+                    }
                 }
                 _ => {
                     let mut field = Cursor::new(rest);
@@ -85,10 +105,14 @@ impl Attrs {
             };
             let Some(pair) = pair else { continue };
             let end = src.len() - rest.len();
-            let mut entry = match plain_key_value(pair, end - pair.len()) {
-                Some(entry) => entry,
-                None => self.odd_key_value(pair, end - pair.len())?,
+            let (mut entry, bit) = match plain_key_value(pair, end - pair.len()) {
+                Some((entry, key)) => (entry, key_bit(key)),
+                None => {
+                    let entry = self.odd_key_value(pair, end - pair.len())?;
+                    (entry, key_bit(self.get(src, entry.key)))
+                }
             };
+            self.keys |= bit;
             (entry.from, entry.to) = (start as u32, end as u32);
             self.tail = entry.to;
             self.entries.push(entry);
@@ -111,9 +135,19 @@ impl Attrs {
     /// The first attribute of that key.
     #[inline]
     pub(super) fn find(&self, src: &[u8], key: &[u8]) -> Option<usize> {
-        self.entries.iter().position(|e| {
+        self.find_from(src, key, 0)
+    }
+
+    /// The first attribute of that key at `from` or behind it.
+    #[inline]
+    pub(super) fn find_from(&self, src: &[u8], key: &[u8], from: usize) -> Option<usize> {
+        if self.keys & key_bit(key) == 0 {
+            return None;
+        }
+        let is = |e: &Entry| {
             e.key.len as usize == key.len() && e.state != State::Deleted && self.get(src, e.key) == key
-        })
+        };
+        Some(from + self.entries.get(from..)?.iter().position(is)?)
     }
 
     /// The value of the first attribute of that key.
@@ -188,10 +222,12 @@ impl Attrs {
         from: usize,
         to: usize,
     ) -> Result<Loc, WireError> {
-        let start = (whole.start & !ARENA) as usize;
+        let start = (whole.start & !MARKS) as usize;
         let range = start + from..start + to.min(whole.len());
         if whole.start & ARENA == 0 {
-            let text = src.get(range).unwrap_or_default();
+            let pool = self.pool.clone();
+            let from = if whole.start & POOL == 0 { src } else { &pool };
+            let text = from.get(range).unwrap_or_default();
             return self.build(|arena| put_field(arena, 0x0a, text));
         }
         self.build(|arena| {
@@ -215,32 +251,28 @@ impl Attrs {
         }
     }
 
-    /// As [`Attrs::set`], with a value that is not kept yet.
-    #[inline]
-    pub(super) fn set_bytes(&mut self, src: &[u8], at: usize, value: &[u8]) -> Result<(), WireError> {
-        if self.value(src, at) != value {
-            let value = self.store(value)?;
-            self.set(src, at, value);
-        }
-        Ok(())
-    }
-
     /// Appends an attribute.
-    pub(super) fn push(&mut self, key: Loc, value: Loc) {
+    pub(super) fn push(&mut self, src: &[u8], key: Loc, value: Loc) {
         let (at, extra) = (self.tail, Loc::default());
+        self.keys |= key_bit(self.get(src, key));
         self.entries.push(Entry { key, value, extra, from: at, to: at, state: State::Changed });
         self.changed = true;
     }
 
-    /// Appends an attribute that is encoded already.
+    /// Appends an attribute of the pool.
     #[inline]
-    pub(super) fn push_pair(&mut self, pair: &Pair) -> Result<(), WireError> {
-        let whole = self.store(&pair.bytes)?;
-        let part = |(from, to): (u32, u32)| Loc { start: whole.start + from, len: to - from };
-        let (key, value, at) = (part(pair.key), part(pair.value), self.tail);
-        self.entries.push(Entry { key, value, extra: whole, from: at, to: at, state: State::Added });
+    pub(super) fn push_pair(&mut self, key: &[u8], pair: &Pair) {
+        let at = self.tail;
+        self.keys |= key_bit(key);
+        self.entries.push(Entry {
+            key: pair.key,
+            value: pair.value,
+            extra: pair.whole,
+            from: at,
+            to: at,
+            state: State::Added,
+        });
         self.changed = true;
-        Ok(())
     }
 
     /// Deletes the attribute at a place.
@@ -298,9 +330,11 @@ impl Attrs {
 
     #[inline]
     fn get<'a>(&'a self, src: &'a [u8], loc: Loc) -> &'a [u8] {
-        let (from, start) = match loc.start & ARENA {
-            0 => (src, loc.start as usize),
-            _ => (self.arena.as_slice(), (loc.start & !ARENA) as usize),
+        let start = (loc.start & !MARKS) as usize;
+        let from = match loc.start & MARKS {
+            0 => src,
+            POOL => &self.pool,
+            _ => &self.arena,
         };
         from.get(start..start + loc.len()).unwrap_or_default()
     }
@@ -361,41 +395,63 @@ impl Loc {
     }
 }
 
-/// A finished attribute: the length of its `KeyValue` and the `KeyValue`.
-#[derive(Debug, Clone)]
+/// A finished attribute in the pool: the length of its `KeyValue` and the `KeyValue`.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Pair {
-    bytes: Box<[u8]>,
-    key: (u32, u32),
-    value: (u32, u32),
+    whole: Loc,
+    key: Loc,
+    value: Loc,
+}
+
+/// The finished attributes of a program, one after another.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pool(Vec<u8>);
+
+impl Pool {
+    /// Adds an attribute; `value` is an `AnyValue`.
+    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> Pair {
+        let start = self.0.len();
+        put_varint(&mut self.0, (field_len(key.len()) + field_len(value.len())) as u64);
+        put_field(&mut self.0, 0x0a, key);
+        let key_at = self.0.len() - key.len();
+        put_field(&mut self.0, 0x12, value);
+        let value_at = self.0.len() - value.len();
+        let loc = |start: usize, end: usize| Loc { start: start as u32 | POOL, len: (end - start) as u32 };
+        Pair {
+            whole: loc(start, self.0.len()),
+            key: loc(key_at, key_at + key.len()),
+            value: loc(value_at, self.0.len()),
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.0.into()
+    }
 }
 
 impl Pair {
-    /// Encodes an attribute; `value` is an `AnyValue`.
-    pub(super) fn new(key: &[u8], value: &[u8]) -> Self {
-        let mut bytes = Vec::new();
-        put_varint(&mut bytes, (field_len(key.len()) + field_len(value.len())) as u64);
-        put_field(&mut bytes, 0x0a, key);
-        let key = ((bytes.len() - key.len()) as u32, bytes.len() as u32);
-        put_field(&mut bytes, 0x12, value);
-        let value = ((bytes.len() - value.len()) as u32, bytes.len() as u32);
-        Pair { bytes: bytes.into(), key, value }
-    }
-
-    /// The `AnyValue`.
+    /// Where the `AnyValue` stands.
     #[inline]
-    pub(super) fn value(&self) -> &[u8] {
-        self.bytes.get(self.value.0 as usize..).unwrap_or_default()
+    pub(super) fn value(&self) -> Loc {
+        self.value
     }
 
     /// How long the attribute is.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.whole.len()
     }
+}
+
+/// A bit for a key: where it is not set, a list has no such key, which is the common answer to an insert.
+#[inline]
+fn key_bit(key: &[u8]) -> u64 {
+    let last = key.last().copied().unwrap_or_default();
+    1 << ((key.len() as u32 * 11 + u32::from(last)) & 63)
 }
 
 /// Reads the form that every encoder writes: key, then value, then nothing.
 #[inline]
-fn plain_key_value(pair: &[u8], base: usize) -> Option<Entry> {
+fn plain_key_value(pair: &[u8], base: usize) -> Option<(Entry, &[u8])> {
     let [0x0a, after @ ..] = pair else { return None };
     let (key_len, after) = short_len(after)?;
     let (key, after) = after.split_at_checked(key_len)?;
@@ -407,14 +463,15 @@ fn plain_key_value(pair: &[u8], base: usize) -> Option<Entry> {
     let value_at = pair.len() - value_len;
     // A value's tag takes one byte, its length one or two.
     let key_end = value_at - 1 - if after.len() - value_len == 1 { 1 } else { 2 };
-    Some(Entry {
+    let entry = Entry {
         key: Loc::at(base + key_end - key.len(), key.len()),
         value: Loc::at(base + value_at, value_len),
         extra: Loc::default(),
         from: 0,
         to: 0,
         state: State::Untouched,
-    })
+    };
+    Some((entry, key))
 }
 
 /// A length of one or two bytes and what follows it.
@@ -432,5 +489,5 @@ fn short_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
 /// An offset as it is kept.
 #[inline]
 fn offset(at: usize) -> Result<u32, WireError> {
-    u32::try_from(at).ok().filter(|at| at & ARENA == 0).ok_or(WireError::Truncated)
+    u32::try_from(at).ok().filter(|at| at & MARKS == 0).ok_or(WireError::Truncated)
 }
