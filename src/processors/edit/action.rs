@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use regex::bytes::{CaptureLocations, Regex};
 
-use super::attrs::Attrs;
+use super::attrs::{Attrs, Pair};
 use super::value::{Scalar, Target, put_any, put_converted, put_hash, put_str};
 use crate::config::types::Any;
 use crate::config::{Cx, Node};
@@ -107,8 +107,7 @@ pub(crate) enum When {
 /// Where a value comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// A finished `AnyValue`.
-    Value(Box<[u8]>),
+    Value(Pair),
     Attribute(Box<[u8]>),
     /// The value in the batch's context at this index; see [`Slots`].
     Context(ContextKey, usize),
@@ -324,7 +323,7 @@ impl Action {
         }
         let mut value = Vec::new();
         put_any(&mut value, &self.value);
-        Source::Value(value.into())
+        Source::Value(Pair::new(self.key.as_bytes(), &value))
     }
 }
 
@@ -389,7 +388,12 @@ impl Op {
                     _ => {}
                 }
                 let value = match source {
-                    Source::Value(value) => attrs.store(value)?,
+                    Source::Value(pair) => {
+                        return match at {
+                            Some(at) => attrs.set_bytes(src, at, pair.value()),
+                            None => attrs.push_pair(pair),
+                        };
+                    }
                     Source::Attribute(from) => match attrs.find(src, from) {
                         Some(from) => attrs.value_loc(from),
                         None => return Ok(()),
@@ -441,7 +445,7 @@ impl Op {
     /// About how many bytes the action adds to a message, for reserving memory.
     pub(super) fn growth(&self) -> usize {
         match self {
-            Op::Put { key, source: Source::Value(value), .. } => key.len() + value.len() + 8,
+            Op::Put { source: Source::Value(pair), .. } => pair.len() + 2,
             Op::Put { key, .. } => key.len() + 40,
             Op::Delete(_) | Op::Convert { .. } => 0,
             Op::Hash(_) => 64,

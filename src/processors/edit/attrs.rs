@@ -4,7 +4,7 @@
 //! whatever fields we do not know. Buffers are reused from list to list: no allocation once they have grown.
 
 use super::splice::{field_len, put_field};
-use crate::pdata::wire::{Cursor, WireError, put_varint, read_varint};
+use crate::pdata::wire::{Cursor, WireError, put_varint};
 
 /// The attributes of one message. Offsets are into that message, which every call is given again as `src`.
 #[derive(Debug, Default)]
@@ -19,12 +19,11 @@ pub(super) struct Attrs {
     changed: bool,
 }
 
-/// A range in the message or in the arena.
+/// A range in the message or, with [`ARENA`] set in its start, in the arena.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Loc {
     start: u32,
-    end: u32,
-    arena: bool,
+    len: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +31,8 @@ struct Entry {
     key: Loc,
     /// The `AnyValue`'s bytes; empty if it has none.
     value: Loc,
-    /// Fields of the `KeyValue` other than key and value.
+    /// Fields of the `KeyValue` other than key and value; for an added attribute its length and whole
+    /// `KeyValue`.
     extra: Loc,
     /// The whole field in the message, tag included; empty for a new one.
     from: u32,
@@ -44,8 +44,12 @@ struct Entry {
 enum State {
     Untouched,
     Changed,
+    Added,
     Deleted,
 }
+
+/// Marks a range of the arena. Messages and arenas are shorter than 2 GiB.
+const ARENA: u32 = 1 << 31;
 
 impl Attrs {
     /// Reads the attributes of `src`, which stand in its field `number`.
@@ -55,15 +59,39 @@ impl Attrs {
         self.arena.clear();
         self.changed = false;
         self.tail = offset(src.len())?;
-        let mut fields = Cursor::new(src);
-        while let Some(field) = fields.next_field()? {
-            if field.number == number {
-                let pair = field.value.bytes()?;
-                let mut entry = self.key_value(pair, field.end - pair.len())?;
-                (entry.from, entry.to) = (field.start as u32, field.end as u32);
-                self.tail = entry.to;
-                self.entries.push(entry);
-            }
+        let tag = (number << 3 | 2) as u8;
+        let mut rest = src;
+        while let [first, after @ ..] = rest {
+            let start = src.len() - rest.len();
+            // A tag of one byte and a length of at most two is nearly every field there is.
+            let next = match first & 0x87 {
+                2 => short_len(after).and_then(|(len, body)| body.split_at_checked(len)),
+                0 => after.iter().position(|b| *b < 0x80).filter(|n| *n < 9).map(|n| after.split_at(n + 1)),
+                1 => after.split_at_checked(8),
+                5 => after.split_at_checked(4),
+                _ => None,
+            };
+            let pair = match next {
+                Some((body, after)) if *first >= 8 => {
+                    rest = after;
+                    (*first == tag).then_some(body)
+                }
+                _ => {
+                    let mut field = Cursor::new(rest);
+                    let Some(field) = field.next_field()? else { break };
+                    rest = rest.get(field.end..).unwrap_or_default();
+                    if field.number == number { Some(field.value.bytes()?) } else { None }
+                }
+            };
+            let Some(pair) = pair else { continue };
+            let end = src.len() - rest.len();
+            let mut entry = match plain_key_value(pair, end - pair.len()) {
+                Some(entry) => entry,
+                None => self.odd_key_value(pair, end - pair.len())?,
+            };
+            (entry.from, entry.to) = (start as u32, end as u32);
+            self.tail = entry.to;
+            self.entries.push(entry);
         }
         Ok(())
     }
@@ -75,7 +103,7 @@ impl Attrs {
         self.changed
             && self.entries.iter().any(|e| match e.state {
                 State::Untouched => false,
-                State::Changed => true,
+                State::Changed | State::Added => true,
                 State::Deleted => e.from != e.to,
             })
     }
@@ -83,7 +111,9 @@ impl Attrs {
     /// The first attribute of that key.
     #[inline]
     pub(super) fn find(&self, src: &[u8], key: &[u8]) -> Option<usize> {
-        self.entries.iter().position(|e| self.get(src, e.key) == key && e.state != State::Deleted)
+        self.entries.iter().position(|e| {
+            e.key.len as usize == key.len() && e.state != State::Deleted && self.get(src, e.key) == key
+        })
     }
 
     /// The value of the first attribute of that key.
@@ -130,7 +160,7 @@ impl Attrs {
     pub(super) fn build(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Loc, WireError> {
         let start = self.arena.len();
         write(&mut self.arena);
-        Ok(Loc { start: offset(start)?, end: offset(self.arena.len())?, arena: true })
+        Ok(Loc { start: offset(start)? | ARENA, len: offset(self.arena.len())? - start as u32 })
     }
 
     /// Builds a new value from the one at a place: `write` gets the value, and the buffer to append to.
@@ -158,8 +188,9 @@ impl Attrs {
         from: usize,
         to: usize,
     ) -> Result<Loc, WireError> {
-        let range = whole.start as usize + from..(whole.start as usize + to).min(whole.end as usize);
-        if !whole.arena {
+        let start = (whole.start & !ARENA) as usize;
+        let range = start + from..start + to.min(whole.len());
+        if whole.start & ARENA == 0 {
             let text = src.get(range).unwrap_or_default();
             return self.build(|arena| put_field(arena, 0x0a, text));
         }
@@ -175,18 +206,41 @@ impl Attrs {
     pub(super) fn set(&mut self, src: &[u8], at: usize, value: Loc) {
         let same = self.get(src, value) == self.value(src, at);
         if let Some(entry) = self.entries.get_mut(at).filter(|_| !same) {
+            if entry.state == State::Added {
+                entry.extra = Loc::default();
+            }
             entry.value = value;
             entry.state = State::Changed;
             self.changed = true;
         }
     }
 
-    /// Appends an attribute.
+    /// As [`Attrs::set`], with a value that is not kept yet.
     #[inline]
+    pub(super) fn set_bytes(&mut self, src: &[u8], at: usize, value: &[u8]) -> Result<(), WireError> {
+        if self.value(src, at) != value {
+            let value = self.store(value)?;
+            self.set(src, at, value);
+        }
+        Ok(())
+    }
+
+    /// Appends an attribute.
     pub(super) fn push(&mut self, key: Loc, value: Loc) {
         let (at, extra) = (self.tail, Loc::default());
         self.entries.push(Entry { key, value, extra, from: at, to: at, state: State::Changed });
         self.changed = true;
+    }
+
+    /// Appends an attribute that is encoded already.
+    #[inline]
+    pub(super) fn push_pair(&mut self, pair: &Pair) -> Result<(), WireError> {
+        let whole = self.store(&pair.bytes)?;
+        let part = |(from, to): (u32, u32)| Loc { start: whole.start + from, len: to - from };
+        let (key, value, at) = (part(pair.key), part(pair.value), self.tail);
+        self.entries.push(Entry { key, value, extra: whole, from: at, to: at, state: State::Added });
+        self.changed = true;
+        Ok(())
     }
 
     /// Deletes the attribute at a place.
@@ -202,11 +256,13 @@ impl Attrs {
     pub(super) fn encoded_len(&self, src: &[u8]) -> usize {
         let mut len = src.len();
         for entry in &self.entries {
-            if entry.state != State::Untouched {
-                len -= (entry.to - entry.from) as usize;
-            }
-            if entry.state == State::Changed {
-                len += field_len(entry.pair_len());
+            match entry.state {
+                State::Untouched => {}
+                State::Added => len += 1 + entry.extra.len(),
+                State::Deleted => len -= (entry.to - entry.from) as usize,
+                State::Changed => {
+                    len = len - (entry.to - entry.from) as usize + field_len(entry.pair_len());
+                }
             }
         }
         len
@@ -217,14 +273,24 @@ impl Attrs {
     pub(super) fn write(&self, src: &[u8], tag: u8, out: &mut Vec<u8>) {
         let mut done = 0;
         for entry in self.entries.iter().filter(|e| e.state != State::Untouched) {
-            out.extend_from_slice(src.get(done..entry.from as usize).unwrap_or_default());
+            let from = entry.from as usize;
+            if done < from {
+                out.extend_from_slice(src.get(done..from).unwrap_or_default());
+            }
             done = entry.to as usize;
-            if entry.state == State::Changed {
-                out.push(tag);
-                put_varint(out, entry.pair_len() as u64);
-                put_field(out, 0x0a, self.get(src, entry.key));
-                put_field(out, 0x12, self.get(src, entry.value));
-                out.extend_from_slice(self.get(src, entry.extra));
+            match entry.state {
+                State::Untouched | State::Deleted => {}
+                State::Added => {
+                    out.push(tag);
+                    out.extend_from_slice(self.get(src, entry.extra));
+                }
+                State::Changed => {
+                    out.push(tag);
+                    put_varint(out, entry.pair_len() as u64);
+                    put_field(out, 0x0a, self.get(src, entry.key));
+                    put_field(out, 0x12, self.get(src, entry.value));
+                    out.extend_from_slice(self.get(src, entry.extra));
+                }
             }
         }
         out.extend_from_slice(src.get(done..).unwrap_or_default());
@@ -232,17 +298,14 @@ impl Attrs {
 
     #[inline]
     fn get<'a>(&'a self, src: &'a [u8], loc: Loc) -> &'a [u8] {
-        let from = if loc.arena { self.arena.as_slice() } else { src };
-        from.get(loc.start as usize..loc.end as usize).unwrap_or_default()
+        let (from, start) = match loc.start & ARENA {
+            0 => (src, loc.start as usize),
+            _ => (self.arena.as_slice(), (loc.start & !ARENA) as usize),
+        };
+        from.get(start..start + loc.len()).unwrap_or_default()
     }
 
-    /// Reads a `KeyValue` that starts at `base`. The form that every encoder writes, key then value and nothing
-    /// else, is read at once; any other goes through [`Attrs::odd_key_value`].
-    #[inline]
-    fn key_value(&mut self, pair: &[u8], base: usize) -> Result<Entry, WireError> {
-        plain_key_value(pair, base).map_or_else(|| self.odd_key_value(pair, base), Ok)
-    }
-
+    /// Reads a `KeyValue` that starts at `base` and is not just a key and a value in that order.
     #[cold]
     fn odd_key_value(&mut self, pair: &[u8], base: usize) -> Result<Entry, WireError> {
         let mut entry = Entry {
@@ -287,37 +350,65 @@ impl Entry {
 }
 
 impl Loc {
+    #[inline]
     fn at(start: usize, len: usize) -> Self {
-        Loc { start: start as u32, end: (start + len) as u32, arena: false }
+        Loc { start: start as u32, len: len as u32 }
     }
 
     #[inline]
     fn len(self) -> usize {
-        (self.end - self.start) as usize
+        self.len as usize
     }
 }
 
+/// A finished attribute: the length of its `KeyValue` and the `KeyValue`.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    bytes: Box<[u8]>,
+    key: (u32, u32),
+    value: (u32, u32),
+}
+
+impl Pair {
+    /// Encodes an attribute; `value` is an `AnyValue`.
+    pub(super) fn new(key: &[u8], value: &[u8]) -> Self {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, (field_len(key.len()) + field_len(value.len())) as u64);
+        put_field(&mut bytes, 0x0a, key);
+        let key = ((bytes.len() - key.len()) as u32, bytes.len() as u32);
+        put_field(&mut bytes, 0x12, value);
+        let value = ((bytes.len() - value.len()) as u32, bytes.len() as u32);
+        Pair { bytes: bytes.into(), key, value }
+    }
+
+    /// The `AnyValue`.
+    #[inline]
+    pub(super) fn value(&self) -> &[u8] {
+        self.bytes.get(self.value.0 as usize..).unwrap_or_default()
+    }
+
+    /// How long the attribute is.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Reads the form that every encoder writes: key, then value, then nothing.
 #[inline]
 fn plain_key_value(pair: &[u8], base: usize) -> Option<Entry> {
-    let (&tag, rest) = pair.split_first()?;
-    if tag != 0x0a {
+    let [0x0a, after @ ..] = pair else { return None };
+    let (key_len, after) = short_len(after)?;
+    let (key, after) = after.split_at_checked(key_len)?;
+    let [0x12, after @ ..] = after else { return None };
+    let (value_len, value) = short_len(after)?;
+    if value_len != value.len() {
         return None;
     }
-    let (key_len, used) = read_varint(rest).ok()?;
-    let key_at = 1 + used;
-    let value_tag_at = key_at.checked_add(usize::try_from(key_len).ok()?)?;
-    let (&tag, rest) = pair.get(value_tag_at..)?.split_first()?;
-    if tag != 0x12 {
-        return None;
-    }
-    let (value_len, used) = read_varint(rest).ok()?;
-    let value_at = value_tag_at + 1 + used;
-    let value_len = usize::try_from(value_len).ok()?;
-    if value_at.checked_add(value_len)? != pair.len() {
-        return None;
-    }
+    let value_at = pair.len() - value_len;
+    // A value's tag takes one byte, its length one or two.
+    let key_end = value_at - 1 - if after.len() - value_len == 1 { 1 } else { 2 };
     Some(Entry {
-        key: Loc::at(base + key_at, value_tag_at - key_at),
+        key: Loc::at(base + key_end - key.len(), key.len()),
         value: Loc::at(base + value_at, value_len),
         extra: Loc::default(),
         from: 0,
@@ -326,8 +417,20 @@ fn plain_key_value(pair: &[u8], base: usize) -> Option<Entry> {
     })
 }
 
-/// An offset as it is kept. Messages beyond 4 GiB are refused.
+/// A length of one or two bytes and what follows it.
+#[inline]
+fn short_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [len, after @ ..] if *len < 0x80 => Some((*len as usize, after)),
+        [low, high, after @ ..] if *high < 0x80 => {
+            Some(((*low & 0x7f) as usize | (*high as usize) << 7, after))
+        }
+        _ => None,
+    }
+}
+
+/// An offset as it is kept.
 #[inline]
 fn offset(at: usize) -> Result<u32, WireError> {
-    u32::try_from(at).map_err(|_| WireError::Truncated)
+    u32::try_from(at).ok().filter(|at| at & ARENA == 0).ok_or(WireError::Truncated)
 }
