@@ -35,7 +35,7 @@ processors:
   memory_limiter: {check_interval: 1s, limit_mib: 256}
   resource: {attributes: [{key: cluster, value: gpu-west-1, action: upsert}]}
   attributes: {actions: [{key: passed.through, value: tidegate, action: insert}]}
-  batch: {timeout: 100ms, send_batch_size: 2000, send_batch_max_size: 4000}
+  batch: {timeout: 50ms, send_batch_size: 500, send_batch_max_size: 1000}
 exporters:
   otlp_grpc:
     endpoint: '@TO@'
@@ -67,7 +67,7 @@ async fn what_clients_are_told_is_what_the_backend_has() {
     let mut agent = Agent::builder(env!("CARGO_BIN_EXE_tidegate"), AGENT)
         .mark("TO", sink.grpc)
         .mark("COMPRESSION", "zstd")
-        .mark("QUEUE", 32 << 20)
+        .mark("QUEUE", 8 << 20)
         .start();
     let running = load::start(load::Options {
         targets: vec![Target::Grpc(agent.grpc), Target::Http(agent.http)],
@@ -87,8 +87,11 @@ async fn what_clients_are_told_is_what_the_backend_has() {
     tokio::time::sleep(away).await;
     sink.come_back().await;
     let report = running.finish().await;
-    // The backend recovers at last, so that what is queued can leave.
-    sink.set_faults(Faults::default());
+    // What is queued leaves while the backend still misbehaves.
+    support::eventually(Duration::from_secs(120), "everything acknowledged is stored", || {
+        sink.items() >= items && (1..=items).all(|n| sink.ledger().stored(n) > 0)
+    })
+    .await;
     let peak = agent.peak_rss() >> 20;
     let status = tokio::task::block_in_place(|| agent.terminate(Duration::from_secs(60)));
     assert!(status.success(), "{status}; its log:\n{}", agent.log());
@@ -116,16 +119,12 @@ async fn what_clients_are_told_is_what_the_backend_has() {
     assert!(missing.is_empty(), "acknowledged and missing: {:?}", head(&missing));
     assert!(surprising.is_empty(), "refused and yet delivered: {:?}", head(&surprising));
     assert!(unexcused.is_empty(), "stored more often than lost answers excuse: {:?}", head(&unexcused));
-    assert!(sink.refused() > 0 && report.requests > 0, "the backend never misbehaved");
+    let (good, bad) = (sink.requests(), sink.refused());
+    assert!(bad * 20 > good && twice > 0, "the backend hardly misbehaved: {bad} requests of {good}");
     println!(
         "{items} items in {:.1?}: {} acknowledged, {} refused; {} stored more than once, each with a lost answer; \
          the backend broke or refused {} requests; peak RSS {} MiB",
-        report.elapsed,
-        report.acknowledged,
-        report.refused,
-        twice,
-        sink.refused(),
-        peak,
+        report.elapsed, report.acknowledged, report.refused, twice, bad, peak,
     );
 }
 

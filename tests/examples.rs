@@ -18,7 +18,8 @@ fn repository() -> &'static Path {
 
 /// Validates a file and returns what is wrong with it.
 fn complaint(file: &Path) -> Option<String> {
-    let done = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+    let program = std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let done = Command::new(program)
         .args(["validate", "--strict", "--config"])
         .arg(file)
         .env_clear()

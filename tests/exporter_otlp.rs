@@ -1,6 +1,12 @@
 //! `otlp_grpc` and `otlp_http` against a strict backend over real sockets that fails in every way it can.
 
-#![allow(clippy::disallowed_methods, reason = "the backend's tasks need no supervisor")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a surprise must fail loudly, and the backend's tasks need no supervisor"
+)]
 
 #[path = "exporter_otlp/backend.rs"]
 mod backend;

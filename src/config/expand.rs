@@ -333,7 +333,7 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
             continue;
         };
         put(&mut stack, &"$".repeat(dollars / 2));
-        if dollars % 2 == 0 {
+        if dollars.is_multiple_of(2) {
             // The dollar signs escape each other; the brace is text.
             put(&mut stack, "{");
             rest = inside;

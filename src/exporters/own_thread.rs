@@ -12,9 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use prometheus::IntGauge;
 use tokio::sync::{Notify, oneshot};
 
 use crate::pdata::Batch;
+use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{Leftover, StartError, Verdict};
 use crate::telemetry::ExporterItems;
 
@@ -59,9 +61,10 @@ pub(super) struct Entrance {
 pub(super) struct Thread(Sender<Message>);
 
 /// What one exporter has in the channel.
-#[derive(Default)]
 struct Waiting {
     items: AtomicUsize,
+    /// The same number, for the scrape.
+    shown: Option<IntGauge>,
     less: Notify,
 }
 
@@ -83,16 +86,14 @@ impl Thread {
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub(super) fn start(name: &str, writer: impl Writer) -> Result<Self, StartError> {
+    pub(super) fn start(
+        name: &str,
+        writer: impl Writer,
+        supervisor: &Supervisor,
+    ) -> Result<Self, StartError> {
         let (tx, rx) = bounded(QUEUE);
-        let guard = Guard(name.to_owned());
-        let run = move || {
-            let _guard = guard;
-            run(&rx, writer);
-        };
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(run)
+        supervisor
+            .thread(name, move || run(&rx, writer))
             .map_err(|why| StartError::new(format!("cannot start a thread: {why}")))?;
         Ok(Thread(tx))
     }
@@ -105,13 +106,14 @@ impl Thread {
 
 impl Entrance {
     pub(super) fn new(items: ExporterItems) -> Self {
-        Entrance { items, waiting: Arc::default() }
+        let waiting = Waiting { items: AtomicUsize::new(0), shown: items.queued(), less: Notify::new() };
+        Entrance { items, waiting: Arc::new(waiting) }
     }
 
     /// Hands a batch over, or refuses it. Never blocks.
     pub(super) fn offer(&self, thread: Option<&Thread>, batch: Batch) {
         self.items.offered(batch.items);
-        self.waiting.items.fetch_add(batch.items, Ordering::AcqRel);
+        self.waiting.add(batch.items);
         let settled = batch.acks.settled();
         let job = Job { batch: Some(batch), items: self.items.clone(), waiting: self.waiting.clone() };
         let Some(thread) = thread else { return job.refuse("the exporter has not started") };
@@ -197,20 +199,19 @@ impl Drop for Job {
 }
 
 impl Waiting {
+    fn add(&self, items: usize) {
+        self.items.fetch_add(items, Ordering::AcqRel);
+        if let Some(shown) = &self.shown {
+            shown.add(items as i64);
+        }
+    }
+
     fn subtract(&self, items: usize) {
         self.items.fetch_sub(items, Ordering::AcqRel);
-        self.less.notify_waiters();
-    }
-}
-
-/// Notices a panic while it unwinds through the thread.
-struct Guard(String);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            tracing::error!(thread = %self.0, "a writer thread panicked; its exporter refuses everything from now on");
+        if let Some(shown) = &self.shown {
+            shown.sub(items as i64);
         }
+        self.less.notify_waiters();
     }
 }
 

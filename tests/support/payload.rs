@@ -199,7 +199,7 @@ fn span(n: usize, mark: u64) -> Span {
             kv("url.path", text(format!("/api/v1/orders/{}/items", 480_000 + n))),
             kv("url.scheme", text("https")),
             kv("http.route", text("/api/v1/orders/{order_id}/items")),
-            kv("http.response.status_code", int(if n % 50 == 0 { 503 } else { 201 })),
+            kv("http.response.status_code", int(if n.is_multiple_of(50) { 503 } else { 201 })),
             kv("server.address", text("orders.shop.svc.cluster.local")),
             kv("client.address", text(format!("10.42.{}.{}", n % 256, (n * 7) % 256))),
             kv("network.protocol.version", text("1.1")),
@@ -216,8 +216,8 @@ fn log(n: usize, mark: u64) -> LogRecord {
     LogRecord {
         time_unix_nano: time,
         observed_time_unix_nano: time + 150_000,
-        severity_number: if n % 20 == 0 { 17 } else { 9 },
-        severity_text: if n % 20 == 0 { "ERROR" } else { "INFO" }.into(),
+        severity_number: if n.is_multiple_of(20) { 17 } else { 9 },
+        severity_text: if n.is_multiple_of(20) { "ERROR" } else { "INFO" }.into(),
         body: Some(text(format!(
             "order {} accepted: 3 items, total 129.90 EUR, payment authorised in {} ms by provider stripe",
             480_000 + n,

@@ -147,7 +147,7 @@ impl Consumer for Debug {
 
 #[async_trait]
 impl Exporter for Debug {
-    async fn start(&self, _: &RunContext) -> Result<(), StartError> {
+    async fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         let outputs = if self.config.use_internal_logger {
             Vec::new()
         } else {
@@ -160,7 +160,7 @@ impl Exporter for Debug {
             outputs,
             text: Vec::new(),
         };
-        let thread = Thread::start("debug-exporter", printer)?;
+        let thread = Thread::start("debug-exporter", printer, &cx.supervisor)?;
         let _ = self.thread.set(thread);
         Ok(())
     }

@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prometheus::{IntGauge, IntGaugeVec};
 use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::batcher::Batcher;
+use super::gauges::Gauges;
 use super::queue::{Job, Limits, Offer, Queue};
 use super::worker::LogGate;
 use super::{DeliveryConfig, Encoder, Pace, RetryConfig, Sender};
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{Acks, BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
-use crate::telemetry::{ExporterItems, Metrics};
+use crate::telemetry::ExporterItems;
 
 /// An exporter: an encoder and a sender with everything around them.
 pub struct Delivery<E: Encoder, S: Sender<E::Body>> {
@@ -82,7 +82,7 @@ impl<E: Encoder, S: Sender<E::Body>> Delivery<E, S> {
     /// Puts delivery around an encoder and a sender, for one signal. Opens nothing.
     pub fn new(cx: &BuildContext, signal: Signal, config: DeliveryConfig, encoder: E, sender: S) -> Self {
         let limits = config.queue.as_ref().map(Limits::new);
-        let batcher = config.queue.as_ref().and_then(|q| q.batch.get()).map(|b| Batcher::new(b));
+        let batcher = config.queue.as_ref().and_then(|q| q.batch.get()).map(Batcher::new);
         let state = State {
             queue: Queue::new(limits),
             ready: VecDeque::new(),
@@ -417,87 +417,5 @@ async fn watch_deadline<E: Encoder, S: Sender<E::Body>>(core: Arc<Core<E, S>>) {
             core.startable(state)
         };
         core.launch(work);
-    }
-}
-
-/// The gauges of one exporter and signal; gone from `/metrics` with the exporter.
-pub(super) struct Gauges {
-    labels: [String; 2],
-    families: [Option<IntGaugeVec>; 4],
-    children: OnceLock<[Option<IntGauge>; 4]>,
-    /// Held items before the gauges were shown.
-    shown: AtomicUsize,
-}
-
-const SIZE: usize = 0;
-const CAPACITY: usize = 1;
-const IN_FLIGHT: usize = 2;
-const HELD: usize = 3;
-
-impl Gauges {
-    fn new(metrics: &Metrics, id: &str, signal: Signal) -> Self {
-        let family = |name, help| metrics.gauge(name, help, &["exporter", "data_type"]);
-        Gauges {
-            labels: [id.to_owned(), signal.name().to_owned()],
-            families: [
-                family("otelcol_exporter_queue_size", "What the queue holds, in units of its sizer."),
-                family("otelcol_exporter_queue_capacity", "What the queue can hold, in units of its sizer."),
-                family("otelcol_exporter_in_flight_requests", "Batches being sent."),
-                family(
-                    "tidegate_exporter_queued_items",
-                    "Items taken and not yet sent, given up or refused.",
-                ),
-            ],
-            children: OnceLock::new(),
-            shown: AtomicUsize::new(0),
-        }
-    }
-
-    /// Makes the series appear; those of the queue only where there is one.
-    fn show(&self, capacity: Option<usize>) {
-        let labels = self.labels.each_ref().map(String::as_str);
-        let make = |i: usize| self.families.get(i)?.as_ref().map(|f| f.with_label_values(&labels));
-        let queue = |i| capacity.and_then(|_| make(i));
-        let _ = self.children.set([queue(SIZE), queue(CAPACITY), make(IN_FLIGHT), make(HELD)]);
-        if let Some(gauge) = self.child(CAPACITY) {
-            gauge.set(capacity.unwrap_or_default() as i64);
-        }
-        if let Some(gauge) = self.child(HELD) {
-            gauge.add(self.shown.swap(0, Ordering::Relaxed) as i64);
-        }
-    }
-
-    fn child(&self, i: usize) -> Option<&IntGauge> {
-        self.children.get()?.get(i)?.as_ref()
-    }
-
-    fn size(&self, used: usize) {
-        if let Some(gauge) = self.child(SIZE) {
-            gauge.set(used as i64);
-        }
-    }
-
-    fn held(&self, change: i64) {
-        match self.child(HELD) {
-            Some(gauge) => gauge.add(change),
-            None => drop(self.shown.fetch_add(usize::try_from(change).unwrap_or(0), Ordering::Relaxed)),
-        }
-    }
-
-    /// One batch more, or one less, is being sent.
-    pub fn in_flight(&self, change: i64) {
-        if let Some(gauge) = self.child(IN_FLIGHT) {
-            gauge.add(change);
-        }
-    }
-}
-
-impl Drop for Gauges {
-    fn drop(&mut self) {
-        let labels = self.labels.each_ref().map(String::as_str);
-        for family in self.families.iter().flatten() {
-            // A series that was never shown cannot be removed; that is no fault.
-            let _ = family.remove_label_values(&labels);
-        }
     }
 }

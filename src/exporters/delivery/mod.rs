@@ -17,6 +17,7 @@
 mod batcher;
 mod config;
 mod engine;
+mod gauges;
 pub mod otlp;
 mod queue;
 mod retry;

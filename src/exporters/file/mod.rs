@@ -28,6 +28,7 @@ use super::own_thread::{Entrance, Thread, WriteError, Writer};
 use crate::components::BuildError;
 use crate::config::Config;
 use crate::pdata::{Batch, Signal};
+use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{BuildContext, Consumer, Exporter, Leftover, RunContext, StartError};
 use crate::telemetry::ExporterItems;
 
@@ -87,8 +88,8 @@ impl Consumer for FileExporter {
 
 #[async_trait]
 impl Exporter for FileExporter {
-    async fn start(&self, _: &RunContext) -> Result<(), StartError> {
-        let shared = share(&self.id, &self.config)?;
+    async fn start(&self, cx: &RunContext) -> Result<(), StartError> {
+        let shared = share(&self.id, &self.config, &cx.supervisor)?;
         let _ = self.shared.set(shared);
         Ok(())
     }
@@ -99,7 +100,7 @@ impl Exporter for FileExporter {
 }
 
 /// The writer of a path: the running one, or a new one.
-fn share(id: &str, config: &FileConfig) -> Result<Arc<Shared>, StartError> {
+fn share(id: &str, config: &FileConfig, supervisor: &Supervisor) -> Result<Arc<Shared>, StartError> {
     let key = std::path::absolute(&config.path).unwrap_or_else(|_| PathBuf::from(&config.path));
     let keys = config.to_json();
     let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +121,7 @@ fn share(id: &str, config: &FileConfig) -> Result<Arc<Shared>, StartError> {
     let truncate = !config.append && running.is_none();
     let writer = FileWriter::open(config, truncate)
         .map_err(|why| StartError::new(format!("cannot write to \"{}\": {why}", config.path)))?;
-    let thread = Thread::start("file-exporter", writer)?;
+    let thread = Thread::start("file-exporter", writer, supervisor)?;
     let shared = Arc::new(Shared { thread, id: id.to_owned(), keys });
     writers.insert(key, Arc::downgrade(&shared));
     Ok(shared)

@@ -226,8 +226,12 @@ async fn every_item_is_accounted_for() {
     let dir = tempfile::tempdir().unwrap();
     let (_, metrics) = build_context("file");
     let items = ExporterItems::new(&metrics, "file", Signal::Logs);
-    let thread =
-        Thread::start("test", FileWriter::open(&config(&dir.path().join("out")), true).unwrap()).unwrap();
+    let thread = Thread::start(
+        "test",
+        FileWriter::open(&config(&dir.path().join("out")), true).unwrap(),
+        &Supervisor::default(),
+    )
+    .unwrap();
     let entrance = Entrance::new(items.clone());
     for (request, count) in [(REQUEST, 3), (b"\n\x05", 4), (REQUEST, 5)] {
         entrance.offer(Some(&thread), batch(Signal::Logs, request, count).0);

@@ -75,7 +75,7 @@ impl OtlpHttpConfig {
         let written = |key: &&str| node.get(key).is_some_and(|n| !n.is_null() && !is_empty(n));
         let set =
             Signal::ALL.iter().any(|s| !self.own_url(*s).is_empty()) || !self.client.endpoint.is_empty();
-        if !set && !keys.iter().any(|key| written(key)) {
+        if !set && !keys.iter().any(written) {
             cx.error(node.pos, "at least one endpoint must be specified");
         }
         if !self.profiles_endpoint.is_empty() {

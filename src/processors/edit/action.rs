@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use regex::bytes::{CaptureLocations, Regex};
 
-use super::attrs::Attrs;
+use super::attrs::{Attrs, Pair, Pool};
 use super::value::{Scalar, Target, put_any, put_converted, put_hash, put_str};
 use crate::config::types::Any;
 use crate::config::{Cx, Node};
@@ -107,8 +108,8 @@ pub(crate) enum When {
 /// Where a value comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// A finished `AnyValue`.
-    Value(Box<[u8]>),
+    /// A finished `AnyValue`, and where the attribute stands in the pool once the program is made.
+    Value(Box<[u8]>, Option<Pair>),
     Attribute(Box<[u8]>),
     /// The value in the batch's context at this index; see [`Slots`].
     Context(ContextKey, usize),
@@ -145,6 +146,7 @@ pub(crate) struct Extract {
 pub(super) struct Slots {
     context: Vec<ContextKey>,
     captures: Vec<Regex>,
+    pool: Pool,
 }
 
 /// The slots' contents for one batch.
@@ -324,7 +326,7 @@ impl Action {
         }
         let mut value = Vec::new();
         put_any(&mut value, &self.value);
-        Source::Value(value.into())
+        Source::Value(value.into(), None)
     }
 }
 
@@ -355,12 +357,20 @@ impl Slots {
                     self.context.push(key.clone());
                 }
             }
+            Op::Put { key, source: Source::Value(value, pair), .. } => {
+                *pair = Some(self.pool.add(key, value))
+            }
             Op::Extract(extract) => {
                 extract.slot = self.captures.len();
                 self.captures.push(extract.pattern.clone());
             }
             _ => {}
         }
+    }
+
+    /// The finished attributes, when all ops have been numbered.
+    pub(super) fn take_pool(&mut self) -> Bytes {
+        std::mem::take(&mut self.pool).into_bytes()
     }
 
     /// Fills the slots for a batch.
@@ -389,7 +399,14 @@ impl Op {
                     _ => {}
                 }
                 let value = match source {
-                    Source::Value(value) => attrs.store(value)?,
+                    Source::Value(_, Some(pair)) => {
+                        match at {
+                            Some(at) => attrs.set(src, at, pair.value()),
+                            None => attrs.push_pair(key, pair),
+                        }
+                        return Ok(());
+                    }
+                    Source::Value(value, None) => attrs.store(value)?,
                     Source::Attribute(from) => match attrs.find(src, from) {
                         Some(from) => attrs.value_loc(from),
                         None => return Ok(()),
@@ -403,26 +420,25 @@ impl Op {
                     Some(at) => attrs.set(src, at, value),
                     None => {
                         let key = attrs.store(key)?;
-                        attrs.push(key, value);
+                        attrs.push(src, key, value);
                     }
                 }
             }
             Op::Delete(select) => {
-                for at in 0..attrs.len() {
-                    if attrs.key(src, at).is_some_and(|key| select.means(key)) {
-                        attrs.delete(at);
-                    }
+                let mut next = select.next(src, attrs, 0);
+                while let Some(at) = next {
+                    attrs.delete(at);
+                    next = select.next(src, attrs, at + 1);
                 }
             }
             Op::Hash(select) => {
-                for at in 0..attrs.len() {
-                    if attrs.key(src, at).is_some_and(|key| select.means(key)) {
-                        let hashed =
-                            attrs.derive(src, at, |value, out| put_hash(out, value).map(|()| true))?;
-                        if let Some(hashed) = hashed {
-                            attrs.set(src, at, hashed);
-                        }
+                let mut next = select.next(src, attrs, 0);
+                while let Some(at) = next {
+                    let hashed = attrs.derive(src, at, |value, out| put_hash(out, value).map(|()| true))?;
+                    if let Some(hashed) = hashed {
+                        attrs.set(src, at, hashed);
                     }
+                    next = select.next(src, attrs, at + 1);
                 }
             }
             Op::Extract(extract) => extract.apply(src, attrs, batch)?,
@@ -441,7 +457,7 @@ impl Op {
     /// About how many bytes the action adds to a message, for reserving memory.
     pub(super) fn growth(&self) -> usize {
         match self {
-            Op::Put { key, source: Source::Value(value), .. } => key.len() + value.len() + 8,
+            Op::Put { source: Source::Value(_, Some(pair)), .. } => pair.len() + 2,
             Op::Put { key, .. } => key.len() + 40,
             Op::Delete(_) | Op::Convert { .. } => 0,
             Op::Hash(_) => 64,
@@ -451,8 +467,16 @@ impl Op {
 }
 
 impl Select {
-    fn means(&self, key: &[u8]) -> bool {
-        self.key.as_deref() == Some(key) || self.pattern.as_ref().is_some_and(|p| p.is_match(key))
+    /// The first place at `from` or behind it whose attribute is meant.
+    fn next(&self, src: &[u8], attrs: &Attrs, from: usize) -> Option<usize> {
+        match (&self.key, &self.pattern) {
+            (Some(key), None) => attrs.find_from(src, key, from),
+            (key, Some(pattern)) => (from..attrs.len()).find(|&at| {
+                let is = |k: &[u8]| key.as_deref() == Some(k) || pattern.is_match(k);
+                attrs.key(src, at).is_some_and(is)
+            }),
+            (None, None) => None,
+        }
     }
 }
 
@@ -475,7 +499,7 @@ impl Extract {
                 Some(at) => attrs.set(src, at, value),
                 None => {
                     let key = attrs.store(name)?;
-                    attrs.push(key, value);
+                    attrs.push(src, key, value);
                 }
             }
         }

@@ -3,8 +3,10 @@
 //! Untouched attributes are never decoded further than their key; they keep their bytes, their order and
 //! whatever fields we do not know. Buffers are reused from list to list: no allocation once they have grown.
 
+use bytes::Bytes;
+
 use super::splice::{field_len, put_field};
-use crate::pdata::wire::{Cursor, WireError, put_varint, read_varint};
+use crate::pdata::wire::{Cursor, WireError, put_varint};
 
 /// The attributes of one message. Offsets are into that message, which every call is given again as `src`.
 #[derive(Debug, Default)]
@@ -17,14 +19,17 @@ pub(super) struct Attrs {
     /// Where new attributes go: after the last one there was, or at the end of the message.
     tail: u32,
     changed: bool,
+    /// A bit for every key there is or was; see [`key_bit`].
+    keys: u64,
+    /// The finished attributes of the program; see [`Pool`].
+    pool: Bytes,
 }
 
-/// A range in the message or in the arena.
+/// A range in the message or, with a mark set in its start, in the arena or the pool.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Loc {
     start: u32,
-    end: u32,
-    arena: bool,
+    len: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +37,8 @@ struct Entry {
     key: Loc,
     /// The `AnyValue`'s bytes; empty if it has none.
     value: Loc,
-    /// Fields of the `KeyValue` other than key and value.
+    /// Fields of the `KeyValue` other than key and value; for an added attribute its length and whole
+    /// `KeyValue`.
     extra: Loc,
     /// The whole field in the message, tag included; empty for a new one.
     from: u32,
@@ -44,26 +50,72 @@ struct Entry {
 enum State {
     Untouched,
     Changed,
+    Added,
     Deleted,
 }
 
+/// Marks of ranges in the arena and in the pool. Messages, arenas and pools are shorter than 1 GiB.
+const ARENA: u32 = 1 << 31;
+const POOL: u32 = 1 << 30;
+const MARKS: u32 = ARENA | POOL;
+
 impl Attrs {
+    /// Takes the pool of the program that is about to run.
+    pub(super) fn set_pool(&mut self, pool: &Bytes) {
+        self.pool = pool.clone();
+    }
+
     /// Reads the attributes of `src`, which stand in its field `number`.
     #[inline]
     pub(super) fn read(&mut self, src: &[u8], number: u32) -> Result<(), WireError> {
         self.entries.clear();
         self.arena.clear();
         self.changed = false;
+        self.keys = 0;
         self.tail = offset(src.len())?;
-        let mut fields = Cursor::new(src);
-        while let Some(field) = fields.next_field()? {
-            if field.number == number {
-                let pair = field.value.bytes()?;
-                let mut entry = self.key_value(pair, field.end - pair.len())?;
-                (entry.from, entry.to) = (field.start as u32, field.end as u32);
-                self.tail = entry.to;
-                self.entries.push(entry);
-            }
+        let tag = (number << 3 | 2) as u8;
+        let mut rest = src;
+        while let [first, after @ ..] = rest {
+            let start = src.len() - rest.len();
+            // A tag of one byte and a length of at most two is nearly every field there is.
+            let next = match first & 0x87 {
+                2 => short_len(after).and_then(|(len, body)| body.split_at_checked(len)),
+                0 => after.iter().position(|b| *b < 0x80).filter(|n| *n < 9).map(|n| after.split_at(n + 1)),
+                1 => after.split_at_checked(8),
+                5 => after.split_at_checked(4),
+                _ => None,
+            };
+            let pair = match next {
+                Some((body, after)) if *first >= 8 => {
+                    rest = after;
+                    if *first == tag {
+                        Some(body)
+                    } else if u32::from(*first >> 3) == number {
+                        return Err(WireError::WrongType);
+                    } else {
+                        None
+                    }
+                }
+                _ => {
+                    let mut field = Cursor::new(rest);
+                    let Some(field) = field.next_field()? else { break };
+                    rest = rest.get(field.end..).unwrap_or_default();
+                    if field.number == number { Some(field.value.bytes()?) } else { None }
+                }
+            };
+            let Some(pair) = pair else { continue };
+            let end = src.len() - rest.len();
+            let (mut entry, bit) = match plain_key_value(pair, end - pair.len()) {
+                Some((entry, key)) => (entry, key_bit(key)),
+                None => {
+                    let entry = self.odd_key_value(pair, end - pair.len())?;
+                    (entry, key_bit(self.get(src, entry.key)))
+                }
+            };
+            self.keys |= bit;
+            (entry.from, entry.to) = (start as u32, end as u32);
+            self.tail = entry.to;
+            self.entries.push(entry);
         }
         Ok(())
     }
@@ -75,7 +127,7 @@ impl Attrs {
         self.changed
             && self.entries.iter().any(|e| match e.state {
                 State::Untouched => false,
-                State::Changed => true,
+                State::Changed | State::Added => true,
                 State::Deleted => e.from != e.to,
             })
     }
@@ -83,7 +135,19 @@ impl Attrs {
     /// The first attribute of that key.
     #[inline]
     pub(super) fn find(&self, src: &[u8], key: &[u8]) -> Option<usize> {
-        self.entries.iter().position(|e| self.get(src, e.key) == key && e.state != State::Deleted)
+        self.find_from(src, key, 0)
+    }
+
+    /// The first attribute of that key at `from` or behind it.
+    #[inline]
+    pub(super) fn find_from(&self, src: &[u8], key: &[u8], from: usize) -> Option<usize> {
+        if self.keys & key_bit(key) == 0 {
+            return None;
+        }
+        let is = |e: &Entry| {
+            e.key.len as usize == key.len() && e.state != State::Deleted && self.get(src, e.key) == key
+        };
+        Some(from + self.entries.get(from..)?.iter().position(is)?)
     }
 
     /// The value of the first attribute of that key.
@@ -130,7 +194,7 @@ impl Attrs {
     pub(super) fn build(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Loc, WireError> {
         let start = self.arena.len();
         write(&mut self.arena);
-        Ok(Loc { start: offset(start)?, end: offset(self.arena.len())?, arena: true })
+        Ok(Loc { start: offset(start)? | ARENA, len: offset(self.arena.len())? - start as u32 })
     }
 
     /// Builds a new value from the one at a place: `write` gets the value, and the buffer to append to.
@@ -158,9 +222,12 @@ impl Attrs {
         from: usize,
         to: usize,
     ) -> Result<Loc, WireError> {
-        let range = whole.start as usize + from..(whole.start as usize + to).min(whole.end as usize);
-        if !whole.arena {
-            let text = src.get(range).unwrap_or_default();
+        let start = (whole.start & !MARKS) as usize;
+        let range = start + from..start + to.min(whole.len());
+        if whole.start & ARENA == 0 {
+            let pool = self.pool.clone();
+            let from = if whole.start & POOL == 0 { src } else { &pool };
+            let text = from.get(range).unwrap_or_default();
             return self.build(|arena| put_field(arena, 0x0a, text));
         }
         self.build(|arena| {
@@ -175,6 +242,9 @@ impl Attrs {
     pub(super) fn set(&mut self, src: &[u8], at: usize, value: Loc) {
         let same = self.get(src, value) == self.value(src, at);
         if let Some(entry) = self.entries.get_mut(at).filter(|_| !same) {
+            if entry.state == State::Added {
+                entry.extra = Loc::default();
+            }
             entry.value = value;
             entry.state = State::Changed;
             self.changed = true;
@@ -182,10 +252,26 @@ impl Attrs {
     }
 
     /// Appends an attribute.
-    #[inline]
-    pub(super) fn push(&mut self, key: Loc, value: Loc) {
+    pub(super) fn push(&mut self, src: &[u8], key: Loc, value: Loc) {
         let (at, extra) = (self.tail, Loc::default());
+        self.keys |= key_bit(self.get(src, key));
         self.entries.push(Entry { key, value, extra, from: at, to: at, state: State::Changed });
+        self.changed = true;
+    }
+
+    /// Appends an attribute of the pool.
+    #[inline]
+    pub(super) fn push_pair(&mut self, key: &[u8], pair: &Pair) {
+        let at = self.tail;
+        self.keys |= key_bit(key);
+        self.entries.push(Entry {
+            key: pair.key,
+            value: pair.value,
+            extra: pair.whole,
+            from: at,
+            to: at,
+            state: State::Added,
+        });
         self.changed = true;
     }
 
@@ -202,11 +288,13 @@ impl Attrs {
     pub(super) fn encoded_len(&self, src: &[u8]) -> usize {
         let mut len = src.len();
         for entry in &self.entries {
-            if entry.state != State::Untouched {
-                len -= (entry.to - entry.from) as usize;
-            }
-            if entry.state == State::Changed {
-                len += field_len(entry.pair_len());
+            match entry.state {
+                State::Untouched => {}
+                State::Added => len += 1 + entry.extra.len(),
+                State::Deleted => len -= (entry.to - entry.from) as usize,
+                State::Changed => {
+                    len = len - (entry.to - entry.from) as usize + field_len(entry.pair_len());
+                }
             }
         }
         len
@@ -217,14 +305,24 @@ impl Attrs {
     pub(super) fn write(&self, src: &[u8], tag: u8, out: &mut Vec<u8>) {
         let mut done = 0;
         for entry in self.entries.iter().filter(|e| e.state != State::Untouched) {
-            out.extend_from_slice(src.get(done..entry.from as usize).unwrap_or_default());
+            let from = entry.from as usize;
+            if done < from {
+                out.extend_from_slice(src.get(done..from).unwrap_or_default());
+            }
             done = entry.to as usize;
-            if entry.state == State::Changed {
-                out.push(tag);
-                put_varint(out, entry.pair_len() as u64);
-                put_field(out, 0x0a, self.get(src, entry.key));
-                put_field(out, 0x12, self.get(src, entry.value));
-                out.extend_from_slice(self.get(src, entry.extra));
+            match entry.state {
+                State::Untouched | State::Deleted => {}
+                State::Added => {
+                    out.push(tag);
+                    out.extend_from_slice(self.get(src, entry.extra));
+                }
+                State::Changed => {
+                    out.push(tag);
+                    put_varint(out, entry.pair_len() as u64);
+                    put_field(out, 0x0a, self.get(src, entry.key));
+                    put_field(out, 0x12, self.get(src, entry.value));
+                    out.extend_from_slice(self.get(src, entry.extra));
+                }
             }
         }
         out.extend_from_slice(src.get(done..).unwrap_or_default());
@@ -232,17 +330,16 @@ impl Attrs {
 
     #[inline]
     fn get<'a>(&'a self, src: &'a [u8], loc: Loc) -> &'a [u8] {
-        let from = if loc.arena { self.arena.as_slice() } else { src };
-        from.get(loc.start as usize..loc.end as usize).unwrap_or_default()
+        let start = (loc.start & !MARKS) as usize;
+        let from = match loc.start & MARKS {
+            0 => src,
+            POOL => &self.pool,
+            _ => &self.arena,
+        };
+        from.get(start..start + loc.len()).unwrap_or_default()
     }
 
-    /// Reads a `KeyValue` that starts at `base`. The form that every encoder writes, key then value and nothing
-    /// else, is read at once; any other goes through [`Attrs::odd_key_value`].
-    #[inline]
-    fn key_value(&mut self, pair: &[u8], base: usize) -> Result<Entry, WireError> {
-        plain_key_value(pair, base).map_or_else(|| self.odd_key_value(pair, base), Ok)
-    }
-
+    /// Reads a `KeyValue` that starts at `base` and is not just a key and a value in that order.
     #[cold]
     fn odd_key_value(&mut self, pair: &[u8], base: usize) -> Result<Entry, WireError> {
         let mut entry = Entry {
@@ -287,47 +384,110 @@ impl Entry {
 }
 
 impl Loc {
+    #[inline]
     fn at(start: usize, len: usize) -> Self {
-        Loc { start: start as u32, end: (start + len) as u32, arena: false }
+        Loc { start: start as u32, len: len as u32 }
     }
 
     #[inline]
     fn len(self) -> usize {
-        (self.end - self.start) as usize
+        self.len as usize
     }
 }
 
+/// A finished attribute in the pool: the length of its `KeyValue` and the `KeyValue`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair {
+    whole: Loc,
+    key: Loc,
+    value: Loc,
+}
+
+/// The finished attributes of a program, one after another.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pool(Vec<u8>);
+
+impl Pool {
+    /// Adds an attribute; `value` is an `AnyValue`.
+    pub(super) fn add(&mut self, key: &[u8], value: &[u8]) -> Pair {
+        let start = self.0.len();
+        put_varint(&mut self.0, (field_len(key.len()) + field_len(value.len())) as u64);
+        put_field(&mut self.0, 0x0a, key);
+        let key_at = self.0.len() - key.len();
+        put_field(&mut self.0, 0x12, value);
+        let value_at = self.0.len() - value.len();
+        let loc = |start: usize, end: usize| Loc { start: start as u32 | POOL, len: (end - start) as u32 };
+        Pair {
+            whole: loc(start, self.0.len()),
+            key: loc(key_at, key_at + key.len()),
+            value: loc(value_at, self.0.len()),
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+impl Pair {
+    /// Where the `AnyValue` stands.
+    #[inline]
+    pub(super) fn value(&self) -> Loc {
+        self.value
+    }
+
+    /// How long the attribute is.
+    pub(super) fn len(&self) -> usize {
+        self.whole.len()
+    }
+}
+
+/// A bit for a key: where it is not set, a list has no such key, which is the common answer to an insert.
 #[inline]
-fn plain_key_value(pair: &[u8], base: usize) -> Option<Entry> {
-    let (&tag, rest) = pair.split_first()?;
-    if tag != 0x0a {
+fn key_bit(key: &[u8]) -> u64 {
+    let last = key.last().copied().unwrap_or_default();
+    1 << ((key.len() as u32 * 11 + u32::from(last)) & 63)
+}
+
+/// Reads the form that every encoder writes: key, then value, then nothing.
+#[inline]
+fn plain_key_value(pair: &[u8], base: usize) -> Option<(Entry, &[u8])> {
+    let [0x0a, after @ ..] = pair else { return None };
+    let (key_len, after) = short_len(after)?;
+    let (key, after) = after.split_at_checked(key_len)?;
+    let [0x12, after @ ..] = after else { return None };
+    let (value_len, value) = short_len(after)?;
+    if value_len != value.len() {
         return None;
     }
-    let (key_len, used) = read_varint(rest).ok()?;
-    let key_at = 1 + used;
-    let value_tag_at = key_at.checked_add(usize::try_from(key_len).ok()?)?;
-    let (&tag, rest) = pair.get(value_tag_at..)?.split_first()?;
-    if tag != 0x12 {
-        return None;
-    }
-    let (value_len, used) = read_varint(rest).ok()?;
-    let value_at = value_tag_at + 1 + used;
-    let value_len = usize::try_from(value_len).ok()?;
-    if value_at.checked_add(value_len)? != pair.len() {
-        return None;
-    }
-    Some(Entry {
-        key: Loc::at(base + key_at, value_tag_at - key_at),
+    let value_at = pair.len() - value_len;
+    // A value's tag takes one byte, its length one or two.
+    let key_end = value_at - 1 - if after.len() - value_len == 1 { 1 } else { 2 };
+    let entry = Entry {
+        key: Loc::at(base + key_end - key.len(), key.len()),
         value: Loc::at(base + value_at, value_len),
         extra: Loc::default(),
         from: 0,
         to: 0,
         state: State::Untouched,
-    })
+    };
+    Some((entry, key))
 }
 
-/// An offset as it is kept. Messages beyond 4 GiB are refused.
+/// A length of one or two bytes and what follows it.
+#[inline]
+fn short_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [len, after @ ..] if *len < 0x80 => Some((*len as usize, after)),
+        [low, high, after @ ..] if *high < 0x80 => {
+            Some(((*low & 0x7f) as usize | (*high as usize) << 7, after))
+        }
+        _ => None,
+    }
+}
+
+/// An offset as it is kept.
 #[inline]
 fn offset(at: usize) -> Result<u32, WireError> {
-    u32::try_from(at).map_err(|_| WireError::Truncated)
+    u32::try_from(at).ok().filter(|at| at & MARKS == 0).ok_or(WireError::Truncated)
 }

@@ -55,6 +55,8 @@ pub struct Program {
     signal: Signal,
     steps: Vec<Step>,
     slots: action::Slots,
+    /// The attributes that actions set, finished.
+    pool: Bytes,
     /// Whether any step is about items; if not, scopes are never read.
     edits_items: bool,
     asks_scope: bool,
@@ -114,6 +116,7 @@ impl Program {
         };
         Program {
             signal,
+            pool: slots.take_pool(),
             edits_items: steps.iter().any(|s| matches!(s, Step::Items { .. })),
             asks_scope: asks(Matcher::asks_scope),
             asks_metric: asks(Matcher::asks_metric),

@@ -80,9 +80,12 @@ pub(super) fn run(program: &Program, pieces: &[Bytes], batch: &Batch) -> (Option
     } else {
         (pieces.len() * (program.resource_growth + 512)).min(bytes + program.resource_growth + 64)
     };
+    let mut scratch = SCRATCH.take().unwrap_or_default();
+    scratch.resource.set_pool(&program.pool);
+    scratch.item.set_pool(&program.pool);
     let mut walk = Walk {
         program,
-        scratch: SCRATCH.take().unwrap_or_default(),
+        scratch,
         batch: program.slots.fill(&batch.client),
         out: Splicer::new(first, reserve),
         malformed: 0,

@@ -21,6 +21,7 @@ use crate::processors::matching::*;
 
 /// A processor as configured.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a handful of them in a test")]
 pub(super) enum Processor {
     Resource(Vec<Action>),
     Attributes { actions: Vec<Action>, include: Option<MatchConfig>, exclude: Option<MatchConfig> },
