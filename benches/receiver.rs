@@ -60,7 +60,8 @@ impl Server {
     fn start() -> Self {
         let (up, ready) = mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name("receiver".to_owned());
+        let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let cx = RunContext {
@@ -84,7 +85,8 @@ impl Server {
                 let _ = stopped.await;
                 otlp.stop(Instant::now() + Duration::from_secs(1)).await;
             });
-        });
+        };
+        thread.spawn(run).unwrap();
         let (grpc, http, task) = ready.recv().unwrap();
         Server { grpc, http, task, _stop: stop }
     }

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod config;
 mod grpc;
 mod http;
 mod kit;
