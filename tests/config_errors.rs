@@ -3,6 +3,8 @@
 //! After a change that is meant, `UPDATE_EXPECTED=1 cargo test --test config_errors` writes the expectations anew;
 //! read the difference before you commit it.
 
+#![allow(clippy::unwrap_used, reason = "a test: a surprise must fail")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -253,11 +253,11 @@ fn authenticators(draft: &Draft, cx: &mut Cx) {
             let extension = built.entry(id.clone()).or_insert_with(|| build(target, cx));
             let Some(extension) = extension else { continue };
             let (able, what) = match user.kind {
-                Kind::Receiver => (extension.server_auth().is_some(), "clients that send to us"),
-                _ => (extension.client_auth().is_some(), "requests that we send"),
+                Kind::Receiver => (extension.authenticates().clients, "clients that send to us"),
+                _ => (extension.authenticates().requests, "requests that we send"),
             };
             // An extension serves clients: its authenticator is a server's.
-            let able = able || (user.kind == Kind::Extension && extension.server_auth().is_some());
+            let able = able || (user.kind == Kind::Extension && extension.authenticates().clients);
             if !able {
                 let message = format!("the extension \"{id}\" cannot authenticate {what}");
                 report_at(cx, &full, pos, message, None);

@@ -20,7 +20,7 @@ use crate::config::{Cx, Node};
 use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
 use crate::net::watch::{Watch, read_text};
 use crate::pdata::ClientInfo;
-use crate::pipeline::{BuildContext, Extension, RunContext, StartError};
+use crate::pipeline::{Authenticates, BuildContext, Extension, RunContext, StartError};
 
 config! {
     /// Who may send, as lines of `user:hash`; hashes are bcrypt, apr1, `{SHA}` or plain text.
@@ -137,6 +137,10 @@ impl Extension for BasicAuth {
     }
 
     async fn stop(&self) {}
+
+    fn authenticates(&self) -> Authenticates {
+        Authenticates { clients: self.config.htpasswd.is_some(), requests: self.config.client_auth.is_some() }
+    }
 
     fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
         self.server.get().map(|s| s.clone() as Arc<dyn ServerAuth>)

@@ -18,7 +18,7 @@ use crate::config::{Cx, Node};
 use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
 use crate::net::watch::{Watch, read_text};
 use crate::pdata::ClientInfo;
-use crate::pipeline::{BuildContext, Extension, RunContext, StartError};
+use crate::pipeline::{Authenticates, BuildContext, Extension, RunContext, StartError};
 
 config! {
     /// What to do when the file of tokens cannot be read at the start.
@@ -157,6 +157,10 @@ impl Extension for BearerTokenAuth {
     }
 
     async fn stop(&self) {}
+
+    fn authenticates(&self) -> Authenticates {
+        Authenticates { clients: true, requests: true }
+    }
 
     fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
         self.shared.get().map(|s| s.clone() as Arc<dyn ServerAuth>)

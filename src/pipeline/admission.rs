@@ -14,6 +14,8 @@ pub struct Ledger {
     peak: AtomicUsize,
     /// Set while the process itself is above its hard limit: nothing more is reserved.
     closed: AtomicBool,
+    /// The part of `used` that open connections hold.
+    connections: AtomicUsize,
     limits: Mutex<Option<Limits>>,
 }
 
@@ -25,6 +27,7 @@ impl Ledger {
             budget: AtomicUsize::new(budget),
             peak: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
             limits: Mutex::new(None),
         })
     }
@@ -81,6 +84,20 @@ impl Ledger {
         Lease { ledger: self.clone(), bytes: AtomicUsize::new(bytes) }
     }
 
+    /// Reserves `bytes` for an open connection. Connections get half of the budget at most, so that idle ones,
+    /// however many, leave room for telemetry.
+    pub fn connect(self: &Arc<Self>, bytes: usize) -> Option<ConnectionLease> {
+        let most = self.budget() / 2;
+        let grown = self.connections.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|&total| total <= most)
+        });
+        grown.ok()?;
+        // Made first, so that it is given back if the reservation itself fails.
+        let mut connection = ConnectionLease { ledger: self.clone(), bytes, lease: None };
+        connection.lease = Some(self.reserve(bytes)?);
+        Some(connection)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         if self.closed() {
             return false;
@@ -101,6 +118,20 @@ impl Ledger {
 pub struct Lease {
     ledger: Arc<Ledger>,
     bytes: AtomicUsize,
+}
+
+/// What an open connection holds, returned when dropped.
+#[derive(Debug)]
+pub struct ConnectionLease {
+    ledger: Arc<Ledger>,
+    bytes: usize,
+    lease: Option<Lease>,
+}
+
+impl Drop for ConnectionLease {
+    fn drop(&mut self) {
+        self.ledger.connections.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 impl Lease {
@@ -163,5 +194,18 @@ mod tests {
         assert_eq!((c.bytes(), ledger.used()), (7, 137));
         drop((a, b, c));
         assert_eq!(ledger.used(), 0);
+    }
+
+    #[test]
+    fn connections_get_half_of_the_budget() {
+        let ledger = Ledger::new(100);
+        let first = ledger.connect(30).unwrap();
+        assert!(ledger.connect(30).is_none());
+        let data = ledger.reserve(65).unwrap();
+        assert!(ledger.connect(10).is_none(), "the budget holds for connections too");
+        assert_eq!(ledger.used(), 95);
+        drop((first, data));
+        assert_eq!(ledger.used(), 0);
+        assert!(ledger.connect(50).is_some());
     }
 }

@@ -10,7 +10,7 @@ pub mod stages;
 mod traits;
 
 pub use ack::{Ack, Acks, Verdict, ack};
-pub use admission::{Lease, Ledger};
+pub use admission::{ConnectionLease, Lease, Ledger};
 pub use memory::Limits;
 pub use readiness::{Phase, Readiness};
 pub use traits::*;

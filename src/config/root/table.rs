@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::HeaderMap;
 
 use crate::components::{AnyConfig, Build, Component, ComponentConfig, Kind, Stability};
 use crate::config::types::{Endpoint, ExtensionId, GrpcEndpoint, Headers, Optional, Regex};
-use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
-use crate::pdata::{Batch, ClientInfo, Signal};
-use crate::pipeline::{Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, StartError};
+use crate::pdata::{Batch, Signal};
+use crate::pipeline::{
+    Authenticates, Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, StartError,
+};
 
 crate::config! {
     /// A server.
@@ -179,23 +179,8 @@ impl Extension for Ext {
         Ok(())
     }
     async fn stop(&self) {}
-    fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
-        self.server.then(|| Arc::new(Nothing) as Arc<dyn ServerAuth>)
-    }
-    fn client_auth(&self) -> Option<Arc<dyn ClientAuth>> {
-        self.client.then(|| Arc::new(Nothing) as Arc<dyn ClientAuth>)
-    }
-}
-
-impl ServerAuth for Nothing {
-    fn authenticate(&self, _: &HeaderMap) -> Result<Vec<(String, String)>, AuthError> {
-        Ok(Vec::new())
-    }
-}
-
-impl ClientAuth for Nothing {
-    fn authorize(&self, _: &ClientInfo, _: &mut HeaderMap) -> Result<(), AuthError> {
-        Ok(())
+    fn authenticates(&self) -> Authenticates {
+        Authenticates { clients: self.server, requests: self.client }
     }
 }
 

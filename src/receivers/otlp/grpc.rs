@@ -298,6 +298,7 @@ impl Grpc {
 
 impl Protocol for Grpc {
     const ALPN: &'static [&'static [u8]] = &[b"h2"];
+    const IDLE_BYTES: usize = 32 << 10;
 
     async fn serve(self: Arc<Self>, io: Stream, conn: Arc<Conn>, stopping: Stopping) {
         let io = Watched::new(io, conn.clone(), Some((self.pings, self.gates.open())), self.gather);

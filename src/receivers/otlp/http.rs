@@ -295,6 +295,7 @@ impl Http {
 
 impl Protocol for Http {
     const ALPN: &'static [&'static [u8]] = &[b"h2", b"http/1.1"];
+    const IDLE_BYTES: usize = 8 << 10;
 
     async fn serve(self: Arc<Self>, io: Stream, conn: Arc<Conn>, stopping: Stopping) {
         let io = TokioIo::new(Watched::new(io, conn.clone(), None, 0));

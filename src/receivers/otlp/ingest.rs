@@ -15,7 +15,7 @@ use tonic::Code;
 
 use super::status::{Failure, Reason};
 use crate::net::auth::ServerAuth;
-use crate::pdata::{Batch, ClientInfo, Rope, Signal, count};
+use crate::pdata::{Batch, ClientInfo, Rope, Signal, check};
 use crate::pipeline::{Lease, Ledger, Outputs, RunContext, Verdict, ack, output, runtime::Supervisor};
 use crate::telemetry::{Counter, Metrics, ReceiverItems};
 
@@ -151,7 +151,8 @@ impl Ingest {
         client: Arc<ClientInfo>,
     ) -> Result<Option<Pending>, Failure> {
         let Some(consumer) = output(&self.outputs, signal) else { return Err(not_served(signal)) };
-        let items = count(signal, &request)
+        // To the bottom: what a backend would refuse for good must not come into a batch with what it would take.
+        let items = check(signal, &request)
             .map_err(|e| Failure::malformed(format!("not a valid {} request: {e}", signal.name())))?;
         if items == 0 {
             return Ok(None);

@@ -37,7 +37,7 @@ pub use config::{
 use self::grpc::Grpc;
 use self::http::Http;
 use self::ingest::{Counts, Ingest};
-use self::server::{Protocol, Server};
+use self::server::{Counters, Protocol, Server};
 use crate::components::BuildError;
 use crate::config::types::{Endpoint, ExtensionId, Optional};
 use crate::net::auth::ServerAuth;
@@ -94,7 +94,12 @@ impl Otlp {
             "Times the receiver could not accept connections for want of file descriptors or memory.",
             &[("receiver", &self.id)],
         );
-        Server::start(endpoint, transport, tls, protocol, &cx.supervisor, pauses).await
+        let turned_away = cx.metrics.series(
+            "tidegate_receiver_connections_turned_away",
+            "Connections closed at once because open ones hold all the memory that is theirs.",
+            &[("receiver", &self.id)],
+        );
+        Server::start(endpoint, transport, tls, protocol, cx, Counters { pauses, turned_away }).await
     }
 
     async fn start_grpc(&self, outputs: &Outputs, cx: &RunContext) -> Result<Option<Server>, StartError> {

@@ -11,14 +11,17 @@ use super::ingest::plain_client;
 use crate::config::types::Endpoint;
 use crate::net::listen::{ListenOptions, Listener, RawStream, Stream, Transport, secure};
 use crate::net::tls::ServerTls;
-use crate::pipeline::StartError;
 use crate::pipeline::runtime::Supervisor;
+use crate::pipeline::{Ledger, RunContext, StartError};
 use crate::telemetry::Counter;
 
 /// What is spoken on a connection.
 pub trait Protocol: Send + Sync + 'static {
     /// The application protocols offered in a TLS handshake, best first.
     const ALPN: &'static [&'static [u8]];
+
+    /// About what an idle connection holds in this process, buffers and task; reserved in the ledger.
+    const IDLE_BYTES: usize;
 
     /// Serves one connection to its end. When `stopping` ends, no new request is taken, those that are here are
     /// answered, and the connection is closed.
@@ -29,6 +32,9 @@ pub trait Protocol: Send + Sync + 'static {
         stopping: Stopping,
     ) -> impl Future<Output = ()> + Send;
 }
+
+/// What TLS adds to an idle connection.
+const TLS_BYTES: usize = 32 << 10;
 
 /// Tells a connection that the server stops.
 #[derive(Debug, Clone)]
@@ -63,6 +69,14 @@ impl Stopping {
     }
 }
 
+/// What is counted of a listening socket.
+pub struct Counters {
+    /// Pauses for want of file descriptors.
+    pub pauses: Counter,
+    /// Connections closed at once because open ones hold all the memory that is theirs.
+    pub turned_away: Counter,
+}
+
 impl Server {
     /// Binds and starts accepting.
     ///
@@ -73,10 +87,10 @@ impl Server {
         transport: Transport,
         tls: Option<ServerTls>,
         protocol: Arc<P>,
-        supervisor: &Supervisor,
-        pauses: Counter,
+        cx: &RunContext,
+        counters: Counters,
     ) -> Result<Self, StartError> {
-        let options = ListenOptions { pauses: Some(pauses), ..ListenOptions::default() };
+        let options = ListenOptions { pauses: Some(counters.pauses), ..ListenOptions::default() };
         let listener = Listener::bind_with(endpoint, transport, options)
             .await
             .map_err(|e| StartError::new(e.to_string()))?;
@@ -84,8 +98,10 @@ impl Server {
         let (life, watching) = watch::channel(Life::Serving);
         let (token, alive) = mpsc::channel(1);
         let stopping = Stopping(watching);
-        let acceptor = Acceptor { tls, protocol, supervisor: supervisor.clone(), stopping, token };
-        supervisor.spawn("otlp accept", acceptor.run(listener));
+        let (supervisor, ledger) = (cx.supervisor.clone(), cx.ledger.clone());
+        let turned_away = counters.turned_away;
+        let acceptor = Acceptor { tls, protocol, supervisor, ledger, turned_away, stopping, token };
+        cx.supervisor.spawn("otlp accept", acceptor.run(listener));
         Ok(Server { address, life, alive })
     }
 
@@ -102,6 +118,8 @@ struct Acceptor<P> {
     tls: Option<ServerTls>,
     protocol: Arc<P>,
     supervisor: Supervisor,
+    ledger: Arc<Ledger>,
+    turned_away: Counter,
     stopping: Stopping,
     token: mpsc::Sender<()>,
 }
@@ -122,6 +140,9 @@ impl<P: Protocol> Acceptor<P> {
     }
 
     fn connection(&self, stream: RawStream, peer: Option<SocketAddr>) {
+        let bytes = P::IDLE_BYTES + self.tls.as_ref().map_or(0, |_| TLS_BYTES);
+        // Closed before a word is said: a client comes back, and one that opened too many does not matter.
+        let Some(memory) = self.ledger.connect(bytes) else { return self.turned_away.add(1) };
         let conn = Conn::new(plain_client(peer), self.token.clone());
         let (protocol, stopping) = (self.protocol.clone(), self.stopping.clone());
         let mut over = self.stopping.clone();
@@ -137,6 +158,7 @@ impl<P: Protocol> Acceptor<P> {
                 };
                 protocol.serve(io, conn, stopping).await;
             };
+            let _memory = memory;
             tokio::select! {
                 () = serve => {}
                 () = over.reached(Life::Over) => {}
