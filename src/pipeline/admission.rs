@@ -37,6 +37,12 @@ impl Ledger {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes reserved now for telemetry: what is reserved less what open connections hold.
+    pub fn in_flight(&self) -> usize {
+        // Two readings that are not of one time: a connection that closes in between must not turn it around.
+        self.used().saturating_sub(self.connections.load(Ordering::Relaxed))
+    }
+
     /// The budget in bytes.
     pub fn budget(&self) -> usize {
         self.budget.load(Ordering::Relaxed)

@@ -24,7 +24,8 @@ pub fn register(metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) {
     let uptime = counter("otelcol_process_uptime", "Seconds since the agent started.");
     let cpu = counter("otelcol_process_cpu_seconds", "CPU seconds used, user and system.");
     let rss = gauge("otelcol_process_memory_rss", "Resident size in bytes.");
-    let used = gauge("tidegate_memory_reserved_bytes", "Bytes reserved for telemetry in flight.");
+    let used = gauge("tidegate_memory_reserved_bytes", "Bytes reserved, for connections and telemetry.");
+    let telemetry = gauge("tidegate_memory_in_flight_bytes", "Bytes reserved for telemetry in flight.");
     let peak = gauge("tidegate_memory_reserved_peak_bytes", "The most that was ever reserved at once.");
     let budget =
         gauge("tidegate_memory_budget_bytes", "Bytes that may be reserved before requests are refused.");
@@ -44,6 +45,7 @@ pub fn register(metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) {
         advance(&cpu, cpu_seconds().unwrap_or_default());
         set(&rss, memory::resident());
         set(&used, ledger.used());
+        set(&telemetry, ledger.in_flight());
         set(&peak, ledger.peak());
         set(&budget, ledger.budget());
     });

@@ -33,10 +33,10 @@ async fn every_signal_arrives_byte_by_byte() {
             let got = rig.pipe.take();
             assert_eq!((got.len(), got[0].signal, got[0].items), (1, signal, items));
             assert_eq!(got[0].rope.to_bytes(), sent);
-            assert_eq!(rig.cx.ledger.used(), sent.len() + 5, "the batch holds its memory");
+            assert_eq!(rig.cx.ledger.in_flight(), sent.len() + 5, "the batch holds its memory");
         }
     }
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
     assert_eq!(rig.count("otelcol_receiver_accepted_spans", "grpc"), 2221);
     assert_eq!(rig.count("otelcol_receiver_accepted_log_records", "otlp/test"), 2221);
     assert_eq!(rig.count("tidegate_receiver_errors", ""), 0);
@@ -118,7 +118,7 @@ async fn wrong_calls_get_their_status() {
     // After all that, the same connection still works.
     assert_eq!(client.call(TRACES, &[], good).await.status, OK);
     rig.pipe.take();
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
 }
 
 #[tokio::test]
@@ -146,11 +146,14 @@ async fn compressed_messages_are_inflated_within_the_limit() {
         assert_eq!(answer.status, OK, "{codec:?} {}", answer.message());
         let got = rig.pipe.take();
         assert_eq!(got[0].rope.to_bytes(), sent);
-        assert!(rig.cx.ledger.used() >= sent.len() && rig.cx.ledger.used() < sent.len() * 2, "{codec:?}");
+        assert!(
+            rig.cx.ledger.in_flight() >= sent.len() && rig.cx.ledger.in_flight() < sent.len() * 2,
+            "{codec:?}"
+        );
         drop(got);
         let answer = client.call(LOGS, &headers, pack(&bomb)).await;
         assert_eq!((answer.status, answer.retry()), (EXHAUSTED, None), "{codec:?}");
-        assert_eq!(rig.cx.ledger.used(), 0);
+        assert_eq!(rig.cx.ledger.in_flight(), 0);
         // Marked as possibly compressed, and not.
         assert_eq!(client.call(LOGS, &headers, framed(0, &sent)).await.status, OK);
         rig.pipe.take();
@@ -187,7 +190,7 @@ async fn a_full_ledger_refuses_and_recovers() {
         let answer = client.export(TRACES, &large).await;
         assert_eq!((answer.status, answer.retry()), (UNAVAILABLE, Some(1)), "{}", answer.message());
     }
-    assert!(rig.cx.ledger.used() <= rig.cx.ledger.budget());
+    assert!(rig.cx.ledger.in_flight() <= rig.cx.ledger.budget());
     assert_eq!(rig.count("tidegate_receiver_errors", "memory"), 20);
     rig.answers(tidegate::pipeline::Verdict::Accepted);
     for mut batch in rig.pipe.take() {
@@ -196,7 +199,7 @@ async fn a_full_ledger_refuses_and_recovers() {
     assert_eq!(held.answer().await.status, OK);
     assert_eq!(client.export(TRACES, &large).await.status, OK);
     rig.pipe.take();
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
 }
 
 #[tokio::test]
@@ -211,13 +214,13 @@ async fn a_promise_holds_little_memory() {
     }
     let step = 64 << 10;
     crate::support::eventually(Duration::from_secs(10), "100 promises", || {
-        rig.cx.ledger.used() >= 100 * step
+        rig.cx.ledger.in_flight() >= 100 * step
     })
     .await;
-    assert!(rig.cx.ledger.used() <= 100 * (step + 5));
+    assert!(rig.cx.ledger.in_flight() <= 100 * (step + 5));
     drop(calls);
     drop(client);
-    crate::support::eventually(Duration::from_secs(10), "memory returned", || rig.cx.ledger.used() == 0)
+    crate::support::eventually(Duration::from_secs(10), "memory returned", || rig.cx.ledger.in_flight() == 0)
         .await;
     rig.counted("tidegate_receiver_errors", "disconnected", 100).await;
 }
@@ -241,7 +244,7 @@ async fn a_deadline_is_kept_and_the_outcome_still_counted() {
     call.send(vec![0, 0, 0], false).await;
     assert_eq!(call.answer().await.status, DEADLINE);
     assert_eq!(rig.count("tidegate_receiver_errors", "deadline"), 2);
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
 }
 
 #[tokio::test]

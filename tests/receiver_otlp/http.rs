@@ -32,10 +32,10 @@ async fn every_signal_arrives_byte_by_byte() {
             let got = rig.pipe.take();
             assert_eq!((got.len(), got[0].signal, got[0].items), (1, signal, items));
             assert_eq!(got[0].rope.to_bytes(), sent);
-            assert_eq!(rig.cx.ledger.used(), sent.len());
+            assert_eq!(rig.cx.ledger.in_flight(), sent.len());
         }
     }
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
     assert_eq!(rig.count("otelcol_receiver_accepted_metric_points", "http"), 2221);
 }
 
@@ -48,7 +48,7 @@ async fn json_becomes_protobuf() {
     let got = rig.pipe.take();
     assert_eq!(got[0].items, 1);
     assert_eq!(got[0].rope.to_bytes(), &b"\x0a\x09\x12\x07\x12\x05\x2a\x03\x0a\x01x"[..]);
-    assert_eq!(rig.cx.ledger.used(), got[0].rope.len());
+    assert_eq!(rig.cx.ledger.in_flight(), got[0].rope.len());
     // Protobuf larger than its JSON is taken too.
     let bounds = vec!["1"; 1000].join(",");
     let json = format!(
@@ -156,7 +156,7 @@ async fn wrong_requests_get_their_status() {
     }
     assert!(read_some(&mut stream).await.starts_with("HTTP/1.1 413 "));
     assert_eq!(rig.count("tidegate_receiver_errors", "too_large"), 3);
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn content_encodings() {
         assert_eq!(reply.status, 200, "{codec:?}");
         assert_eq!(rig.pipe.bodies(), std::slice::from_ref(&sent), "{codec:?}");
         rig.pipe.take();
-        assert_eq!(rig.cx.ledger.used(), 0);
+        assert_eq!(rig.cx.ledger.in_flight(), 0);
     }
     let headers = [("content-type", PB), ("content-encoding", "gzip")];
     assert_eq!(rig.send(Method::POST, "/v1/metrics", &headers, sent.clone()).await.status, 400);

@@ -365,7 +365,7 @@ async fn stopping_answers_what_was_read_and_nothing_else() {
         assert!(TcpStream::connect(&address).await.is_err(), "still listening");
     }
     rig.pipe.take();
-    assert_eq!(rig.cx.ledger.used(), 0);
+    assert_eq!(rig.cx.ledger.in_flight(), 0);
 }
 
 #[tokio::test]

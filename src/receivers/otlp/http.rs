@@ -4,6 +4,7 @@
 //! a window of [`CONNECTION_WINDOW`] over HTTP/2. Bodies are read only as fast as they are admitted.
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -268,9 +269,7 @@ impl Http {
         let admission = Admission::new(&self.ingest.ledger, 0, expected)?;
         let mut gather = Gather::default();
         while let Some(frame) = patience.wait(conn, |cx| Pin::new(&mut *body).poll_frame(cx)).await? {
-            let frame = frame.map_err(|e| {
-                Failure::new(Code::Cancelled, Reason::Disconnected, format!("the request broke off: {e}"))
-            })?;
+            let frame = frame.map_err(|e| broken_off(&e))?;
             let Ok(piece) = frame.into_data() else { continue };
             let arrived = gather.len() + piece.len();
             if arrived > self.max_body {
@@ -448,4 +447,19 @@ fn respond(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
+}
+
+/// A body that ended early: by the client's going away, which may be retried, or by chunks or frames that are not
+/// as they must be, which will be no better next time.
+fn broken_off(error: &hyper::Error) -> Failure {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|e| matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)) {
+            let message = format!("the body is not framed as it must be: {cause}");
+            return Failure::new(Code::InvalidArgument, Reason::Protocol, message);
+        }
+        source = cause.source();
+    }
+    Failure::new(Code::Cancelled, Reason::Disconnected, format!("the request broke off: {error}"))
 }
