@@ -218,8 +218,14 @@ fn main() {
         );
         for row in &selected {
             for system in &args.systems {
-                // The relays neither edit nor inflate; they run where the agent's row is plain.
-                if *system != System::Agent && row.work != Work::Pass {
+                // The relays do not edit, and the tonic relay knows no compression.
+                let compressed = row.compression != Compression::None;
+                let knows = match system {
+                    System::Agent => true,
+                    System::Tcp => row.work == Work::Pass,
+                    System::Tonic => row.work == Work::Pass && !compressed,
+                };
+                if !knows {
                     continue;
                 }
                 measure(row, *system, &args).await;
