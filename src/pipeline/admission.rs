@@ -73,6 +73,11 @@ impl Ledger {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether requests are refused for want of memory, or soon will be: three quarters are in use.
+    pub fn is_pressed(&self) -> bool {
+        self.closed() || self.used() >= self.budget() / 4 * 3
+    }
+
     /// Stops reserving (`true`), or starts again.
     pub fn close(&self, closed: bool) {
         self.closed.store(closed, Ordering::Relaxed);
