@@ -271,6 +271,7 @@ impl Http {
         while let Some(frame) = patience.wait(conn, |cx| Pin::new(&mut *body).poll_frame(cx)).await? {
             let frame = frame.map_err(|e| broken_off(&e))?;
             let Ok(piece) = frame.into_data() else { continue };
+            patience.progress(piece.len());
             let arrived = gather.len() + piece.len();
             if arrived > self.max_body {
                 return Err(Failure::too_large(self.max_body));
@@ -324,6 +325,10 @@ impl Protocol for Http {
                     let mut next = self.timeouts.next(&conn);
                     if let Some(cut) = stopped {
                         if now >= cut {
+                            // Quiet all the time: what it has begun to send is no request yet.
+                            if conn.quiet_since().is_some_and(|since| since + STOP_GRACE <= now) {
+                                return;
+                            }
                             conn.cut();
                         } else {
                             next = next.min(cut);
