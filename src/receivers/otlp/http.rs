@@ -45,8 +45,9 @@ const FRAME: u32 = 64 << 10;
 const STREAMS: u32 = 256;
 /// Headers of one HTTP/2 request.
 const MAX_HEADERS: u32 = 64 << 10;
-/// Bodies in one piece shorter than this are copied out of the read buffer they share with others.
-const SMALL: usize = READ_BUFFER / 4;
+/// Bodies in one piece shorter than this are copied out of the read buffer they share with others: each would keep
+/// all of it alive, and the ledger knows of the body only.
+const SMALL: usize = READ_BUFFER / 4 * 3;
 /// How long bodies may go on arriving after the agent was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Protobuf may be this many times larger than the JSON it comes from.
