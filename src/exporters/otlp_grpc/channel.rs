@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::io::{Handle, gather};
 use super::message::Message;
 use crate::config::types::Target;
-use crate::net::client::{Balancer, GrpcClientConfig, KeepaliveConfig};
+use crate::net::client::{Balancer, GrpcClientConfig, KeepaliveConfig, UNACKNOWLEDGED};
 use crate::net::tls::ClientTls;
 use crate::pipeline::runtime::Supervisor;
 
@@ -223,6 +223,7 @@ impl Channel {
             Address::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
                 socket.set_nodelay(true)?;
+                socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
                 Box::new(socket)
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
