@@ -8,6 +8,8 @@ pub use self::http::{
     CompressionParams, CookiesConfig, HttpClient, HttpClientConfig, HttpCompression, causes,
 };
 
+use std::time::Duration;
+
 use crate::config;
 use crate::config::types::ExtensionId;
 use crate::config::{Cx, Node};
@@ -44,6 +46,10 @@ pub(crate) fn refuse_middlewares(middlewares: &[MiddlewareConfig], node: &Node, 
         cx.within("middlewares", |cx| cx.error(pos, "middlewares are not supported"));
     }
 }
+
+/// How long the kernel may wait for what was sent to be acknowledged before it gives the connection up. Without it
+/// a peer that vanished without a word (a lost node, a forgetful firewall) is believed in for a quarter of an hour.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// What we call ourselves when the user names nothing else: `tidegate/<version> (<os>/<arch>)`.
 pub fn user_agent() -> String {

@@ -12,7 +12,8 @@ pub struct Ledger {
     used: AtomicUsize,
     budget: AtomicUsize,
     peak: AtomicUsize,
-    /// Set while the process itself is above its hard limit: nothing more is reserved.
+    /// Set while the process itself is above its hard limit: nothing more is reserved, unless most of what was
+    /// reserved is gone.
     closed: AtomicBool,
     /// The part of `used` that open connections hold.
     connections: AtomicUsize,
@@ -73,6 +74,11 @@ impl Ledger {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// Whether requests are refused for want of memory, or soon will be: three quarters are in use.
+    pub fn is_pressed(&self) -> bool {
+        self.closed() || self.used() >= self.budget() / 4 * 3
+    }
+
     /// Stops reserving (`true`), or starts again.
     pub fn close(&self, closed: bool) {
         self.closed.store(closed, Ordering::Relaxed);
@@ -91,24 +97,27 @@ impl Ledger {
     }
 
     /// Reserves `bytes` for an open connection. Connections get half of the budget at most, so that idle ones,
-    /// however many, leave room for telemetry.
+    /// however many, leave room for telemetry; the first eighth is theirs even when telemetry has taken it, so that
+    /// a client that comes while the budget is full hears that it may try again, not that nobody is there.
     pub fn connect(self: &Arc<Self>, bytes: usize) -> Option<ConnectionLease> {
-        let most = self.budget() / 2;
+        let (most, own) = (self.budget() / 2, self.budget() / 8);
         let grown = self.connections.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&total| total <= most)
         });
-        grown.ok()?;
+        let total = grown.ok()? + bytes;
         // Made first, so that it is given back if the reservation itself fails.
         let mut connection = ConnectionLease { ledger: self.clone(), bytes, lease: None };
-        connection.lease = Some(self.reserve(bytes)?);
+        connection.lease = Some(if total <= own { self.hold(bytes) } else { self.reserve(bytes)? });
         Some(connection)
     }
 
     fn take(&self, bytes: usize) -> bool {
-        if self.closed() {
+        let budget = self.budget();
+        // What is above the limit with less than half of the budget in use is not telemetry; and once telemetry has
+        // gone, service must not wait for the next look at the process.
+        if self.closed() && self.used() >= budget / 2 {
             return false;
         }
-        let budget = self.budget();
         let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&total| total <= budget)
         });
@@ -203,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_ledger_opens_when_telemetry_has_gone() {
+        let ledger = Ledger::new(100);
+        let held = ledger.reserve(50).unwrap();
+        ledger.close(true);
+        assert!(ledger.reserve(1).is_none());
+        held.settle(49);
+        assert!(ledger.reserve(1).is_some());
+    }
+
+    #[test]
     fn connections_get_half_of_the_budget() {
         let ledger = Ledger::new(100);
         let first = ledger.connect(30).unwrap();
@@ -210,6 +229,11 @@ mod tests {
         let data = ledger.reserve(65).unwrap();
         assert!(ledger.connect(10).is_none(), "the budget holds for connections too");
         assert_eq!(ledger.used(), 95);
+        drop((first, data));
+        assert_eq!(ledger.used(), 0);
+        let data = ledger.reserve(100).unwrap();
+        let first = ledger.connect(12).unwrap();
+        assert!(ledger.connect(1).is_none(), "an eighth is theirs");
         drop((first, data));
         assert_eq!(ledger.used(), 0);
         assert!(ledger.connect(50).is_some());

@@ -76,7 +76,7 @@ pub async fn watch(ledger: Arc<Ledger>, limits: Limits) {
                 pace.helped(resident() < before - before / 50, interval);
             }
         }
-        let closed = resident() > limits.hard;
+        let closed = must_close(resident(), limits.hard, ledger.used(), ledger.budget());
         if closed != ledger.closed() {
             ledger.close(closed);
             if closed {
@@ -93,6 +93,13 @@ pub async fn watch(ledger: Arc<Ledger>, limits: Limits) {
             }
         }
     }
+}
+
+/// Whether requests must be refused whatever the ledger says. Not while telemetry holds less than half of its
+/// budget: what is above the limit then is free memory that the allocator has kept, and will use again, or nothing
+/// that refusing could mend; the agent would never serve again.
+fn must_close(resident: usize, hard: usize, used: usize, budget: usize) -> bool {
+    resident > hard && used >= budget / 2
 }
 
 /// When free memory was last returned, and how long to wait until the next time.
@@ -145,6 +152,14 @@ mod tests {
     fn the_process_and_the_machine_have_sizes() {
         assert!(resident() > 1 << 20);
         assert!(available() > resident());
+    }
+
+    #[test]
+    fn only_telemetry_closes_the_ledger() {
+        for (resident, used, closed) in [(99, 80, false), (101, 80, true), (101, 40, true), (101, 39, false)]
+        {
+            assert_eq!(must_close(resident, 100, used, 80), closed, "{resident} {used}");
+        }
     }
 
     #[test]

@@ -95,12 +95,18 @@ impl Metrics {
         self.sums(["otelcol_exporter_sent_", "tidegate_dropped_items", "otelcol_receiver_refused_"])
     }
 
-    /// The sums of all counters and gauges whose names start with each prefix, read at one time.
+    /// The sums of all counters and gauges whose names start with each prefix, read as nearly at one time as can
+    /// be: nothing else is collected in between.
     pub fn sums<const N: usize>(&self, prefixes: [&str; N]) -> [u64; N] {
-        let families = self.registry.gather();
-        prefixes.map(|prefix| {
-            let of_prefix = families.iter().filter(|f| f.name().starts_with(prefix));
-            let values = of_prefix
+        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = prefixes.map(|prefix| {
+            families.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, f)| f).collect::<Vec<_>>()
+        });
+        let collected =
+            chosen.map(|families| families.into_iter().flat_map(Family::collect).collect::<Vec<_>>());
+        collected.map(|families| {
+            let values = families
+                .iter()
                 .flat_map(|f| f.get_metric())
                 .map(|m| m.get_counter().get_value() + m.get_gauge().get_value());
             values.sum::<f64>() as u64
@@ -126,6 +132,16 @@ impl Metrics {
         self.registry.register(collector).ok()?;
         families.insert(name.to_owned(), made.clone());
         Some(made)
+    }
+}
+
+impl Family {
+    fn collect(&self) -> Vec<prometheus::proto::MetricFamily> {
+        match self {
+            Family::Counter(family) => family.collect(),
+            Family::Gauge(family) => family.collect(),
+            Family::Histogram(family) => family.collect(),
+        }
     }
 }
 

@@ -212,7 +212,7 @@ async fn a_promise_holds_little_memory() {
         call.send([&[0u8][..], &(4u32 << 20).to_be_bytes()].concat(), false).await;
         calls.push(call);
     }
-    let step = 64 << 10;
+    let step = 4 << 10;
     crate::support::eventually(Duration::from_secs(10), "100 promises", || {
         rig.cx.ledger.in_flight() >= 100 * step
     })

@@ -326,7 +326,9 @@ async fn stopping_answers_what_was_read_and_nothing_else() {
     read.send(framed(0, &request(Signal::Traces, 1)), true).await;
     let mut unfinished = client.open(TRACES, &[]).await;
     unfinished.send(vec![0, 0, 0, 1, 0, 1], false).await;
-    // HTTP: one request handed over, one whose body never ends, one connection that says nothing.
+    // HTTP: one request handed over, one whose body never ends, one that stops in its head. A connection to each
+    // that says nothing.
+    let silent = TcpStream::connect(&grpc_at).await.unwrap();
     let idle = TcpStream::connect(&http_at).await.unwrap();
     let post = |body: &'static str, len: usize| {
         format!(
@@ -334,10 +336,13 @@ async fn stopping_answers_what_was_read_and_nothing_else() {
         )
     };
     let one = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}]}]}]}"#;
-    let mut held = TcpStream::connect(&http_at).await.unwrap();
-    held.write_all(post(one, one.len()).as_bytes()).await.unwrap();
+    let mut half = TcpStream::connect(&http_at).await.unwrap();
+    half.write_all(b"POST /v1/logs HTTP/1.1\r\nho").await.unwrap();
     let mut partial = TcpStream::connect(&http_at).await.unwrap();
     partial.write_all(post("{", 99).as_bytes()).await.unwrap();
+    // Last, so that its batch says that the others were accepted.
+    let mut held = TcpStream::connect(&http_at).await.unwrap();
+    held.write_all(post(one, one.len()).as_bytes()).await.unwrap();
     crate::support::eventually(Duration::from_secs(10), "batches", || {
         rig.pipe.got.lock().unwrap().len() == 2
     })
@@ -358,9 +363,9 @@ async fn stopping_answers_what_was_read_and_nothing_else() {
     for (stream, want) in [(&mut held, "HTTP/1.1 200 "), (&mut partial, "HTTP/1.1 503 ")] {
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all).await;
-        assert!(all.starts_with(want.as_bytes()), "{}", String::from_utf8_lossy(&all));
+        assert!(all.starts_with(want.as_bytes()), "{want}: {}", String::from_utf8_lossy(&all));
     }
-    drop(idle);
+    drop((silent, idle, half));
     for address in [grpc_at, http_at] {
         assert!(TcpStream::connect(&address).await.is_err(), "still listening");
     }

@@ -12,12 +12,15 @@ use tokio::time::Instant;
 
 use super::batcher::Batcher;
 use super::gauges::Gauges;
+use super::life::Life;
 use super::queue::{Job, Limits, Offer, Queue};
 use super::worker::LogGate;
 use super::{DeliveryConfig, Encoder, Pace, RetryConfig, Sender};
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::runtime::Supervisor;
-use crate::pipeline::{Acks, BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
+use crate::pipeline::{
+    Acks, BuildContext, Consumer, Exporter, Ledger, Leftover, RunContext, StartError, Verdict,
+};
 use crate::telemetry::ExporterItems;
 
 /// An exporter: an encoder and a sender with everything around them.
@@ -48,6 +51,8 @@ pub(super) struct Core<E: Encoder, S: Sender<E::Body>> {
     idle: Notify,
     pub phase: watch::Sender<Phase>,
     pub pace: Pace,
+    pub life: Life,
+    ledger: Arc<Ledger>,
     pub items: ExporterItems,
     /// Items taken and not yet settled: waiting, parked or being sent.
     held: AtomicUsize,
@@ -96,6 +101,7 @@ impl<E: Encoder, S: Sender<E::Body>> Delivery<E, S> {
             signal,
             encoder,
             sender,
+            life: Life::new(&config.retry),
             retry: config.retry,
             timeout: config.timeout,
             limits,
@@ -103,6 +109,7 @@ impl<E: Encoder, S: Sender<E::Body>> Delivery<E, S> {
             idle: Notify::new(),
             phase: watch::Sender::new(Phase::Running),
             pace: Pace::default(),
+            ledger: cx.ledger.clone(),
             items: ExporterItems::new(&cx.metrics, &cx.id, signal),
             held: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
@@ -198,6 +205,11 @@ impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
 impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether senders are refused, or soon will be, for want of room.
+    pub fn is_pressed(&self) -> bool {
+        self.ledger.is_pressed() || self.lock().queue.is_full()
     }
 
     /// Counts items in.

@@ -9,15 +9,17 @@
 //! * batches start in the order in which they were taken, at most `num_consumers` at a time, without a task for
 //!   an idle consumer;
 //! * a destination that asks for time gets it from all requests, not only from the one that was told;
+//! * a destination that is back is noticed: no request sleeps out a back-off from the time it was away (`life`);
 //! * nothing is given up without a counted reason: `rejected`, `expired`, `too_large`, `partial_success`,
 //!   `shutdown`, or one the encoder names.
 //!
-//! Costs, a batch: two uncontended locks, a few atomics, one task when the exporter was idle.
+//! Costs, a batch: a few uncontended locks, a few atomics, one task when the exporter was idle.
 
 mod batcher;
 mod config;
 mod engine;
 mod gauges;
+mod life;
 pub mod otlp;
 mod queue;
 mod retry;

@@ -134,6 +134,37 @@ async fn one_throttled_request_holds_back_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_destination_that_is_back_is_noticed() {
+    let slow = RetryConfig {
+        initial_interval: secs(25),
+        max_interval: secs(25),
+        max_elapsed_time: secs(300),
+        ..steady()
+    };
+    // (queue size, seconds before the second batch, script, attempts)
+    let cases: Vec<(i64, u64, Vec<Step>, Vec<u64>)> = vec![
+        // A delivery ends the back-off from an outage, not that from one refusal among successes.
+        (1000, 10, vec![retry()], vec![0, 10, 10]),
+        (1000, 0, vec![retry()], vec![0, 0, 25]),
+        // A wait that was asked for is kept.
+        (1000, 10, vec![throttle(20)], vec![0, 25, 25]),
+        // While the queue is full, somebody looks every five seconds; else back-off is kept.
+        (2, 0, vec![retry(); 4], vec![0, 0, 5, 10, 15, 15]),
+        (1000, 0, vec![retry(); 3], vec![0, 0, 25, 25, 25]),
+    ];
+    for (queue_size, gap, script, want) in cases {
+        let rig = Rig::start(config(QueueConfig { queue_size, ..queue() }, slow.clone()), script).await;
+        rig.offer(0..10);
+        rig.pause().await;
+        advance(secs(gap)).await;
+        rig.offer(10..20);
+        rig.settled().await;
+        assert_eq!(rig.attempt_times(), want, "queue of {queue_size}, {gap} s apart");
+        assert_eq!(rig.books(), [20, 0, 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_window_of_consumers_in_order() {
     let rig = Rig::start(
         config(QueueConfig { num_consumers: 3, ..queue() }, steady()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::engine::{Core, Phase};
+use super::life::SPREAD;
 use super::queue::Job;
 use super::{Attempt, Backoff, Encoder, Outcome, Request, Sender};
 use crate::pdata::ClientInfo;
@@ -163,6 +164,7 @@ async fn deliver<E: Encoder, S: Sender<E::Body>>(
             }
         }
         let started = *started.get_or_insert_with(Instant::now);
+        let began = core.life.attempt();
         let attempt = core.sender.send(Attempt { body: &request.body, signal: core.signal, client });
         let outcome = tokio::select! {
             biased;
@@ -170,7 +172,10 @@ async fn deliver<E: Encoder, S: Sender<E::Body>>(
             () = closed(core) => return End::Cancelled,
         };
         let (after, reason) = match outcome {
-            Outcome::Delivered { rejected, message } => return End::Delivered { rejected, message },
+            Outcome::Delivered { rejected, message } => {
+                core.life.delivered();
+                return End::Delivered { rejected, message };
+            }
             Outcome::Rejected { bad_data, reason } => return End::Rejected { bad_data, reason },
             Outcome::TooLarge { reason } => return End::TooLarge { reason },
             Outcome::Retry { after, reason } => (after, reason),
@@ -192,7 +197,7 @@ async fn deliver<E: Encoder, S: Sender<E::Body>>(
             otelcol.signal = core.signal.name(), error = reason, interval = ?wait,
             "Exporting failed. Will retry the request after interval."
         );
-        if !rest(core, wait, after.is_some()).await {
+        if !rest(core, began, wait, after.is_some()).await {
             return End::Cancelled;
         }
     }
@@ -208,11 +213,18 @@ async fn in_time(limit: Duration, attempt: impl Future<Output = Outcome>) -> Out
     }
 }
 
-/// Waits between attempts; `false` when sending has ended. A drain that starts meanwhile cuts a back-off short,
-/// and during one no back-off takes more than half of the time that is left; a wait the destination asked for
-/// is kept in full.
-async fn rest<E: Encoder, S: Sender<E::Body>>(core: &Core<E, S>, wait: Duration, asked_for: bool) -> bool {
+/// Waits after the attempt that `began` then; `false` when sending has ended. A back-off ends early when the
+/// destination is back, when it is this request's turn to see whether it is, and when a drain starts; during a
+/// drain it takes no more than half of the time that is left. A wait the destination asked for is kept in full.
+async fn rest<E: Encoder, S: Sender<E::Body>>(
+    core: &Core<E, S>,
+    began: Instant,
+    wait: Duration,
+    asked_for: bool,
+) -> bool {
     let mut phase = core.phase.subscribe();
+    let mut returns = core.life.returns();
+    core.life.failed(began);
     let now = *phase.borrow_and_update();
     let wait = match now {
         Phase::Closed => return false,
@@ -222,11 +234,19 @@ async fn rest<E: Encoder, S: Sender<E::Body>>(core: &Core<E, S>, wait: Duration,
         }
         _ => wait,
     };
-    let until = tokio::time::sleep(wait);
-    tokio::pin!(until);
+    // A year stands for whatever is longer: the sum must not overflow.
+    let mut until = Instant::now() + wait.min(LONGEST * 24 * 365);
     loop {
+        let look = if asked_for { until } else { until.min(core.life.next_look()) };
         tokio::select! {
-            () = &mut until => return true,
+            () = tokio::time::sleep_until(look) => {
+                if look == until || core.is_pressed() && core.life.ask() {
+                    return true;
+                }
+            }
+            Ok(()) = returns.changed(), if !asked_for => {
+                until = until.min(Instant::now() + SPREAD.mul_f64(fastrand::f64()));
+            }
             changed = phase.changed() => {
                 let now = *phase.borrow_and_update();
                 match now {

@@ -1,8 +1,8 @@
 //! Connections to one endpoint: resolved, dialled, balanced, pinged and dialled again.
 //!
 //! Nothing runs while nothing is sent: a request that finds no connection starts the dialling and waits for it. A
-//! failed dialling is repeated with back-off, at the earliest with the next request; until then requests fail at
-//! once, unless `wait_for_ready`. With several addresses the missing ones are dialled beside the requests that
+//! failed dialling is repeated after a short rest, at the earliest with the next request; until then requests fail
+//! at once, unless `wait_for_ready`. With several addresses the missing ones are dialled beside the requests that
 //! use the others.
 
 use std::collections::HashSet;
@@ -21,14 +21,18 @@ use tokio::time::Instant;
 use super::io::{Handle, gather};
 use super::message::Message;
 use crate::config::types::Target;
-use crate::net::client::{Balancer, GrpcClientConfig, KeepaliveConfig};
+use crate::net::client::{Balancer, GrpcClientConfig, KeepaliveConfig, UNACKNOWLEDGED};
 use crate::net::tls::ClientTls;
 use crate::pipeline::runtime::Supervisor;
 
 /// How long one address may take to accept a connection, as in every gRPC client.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
-/// The gRPC connection back-off: 1 s, 1.6 times longer each time, at most 2 minutes, varied by a fifth.
-const BACKOFF: (f64, f64, f64, f64) = (1.0, 1.6, 120.0, 0.2);
+/// The rest after a failed dialling. It does not grow, unlike in other gRPC clients: requests back off by
+/// themselves, and one that comes after its wait must find out whether the server is back rather than fail because
+/// the channel waits too.
+const REST: Duration = Duration::from_millis(500);
+/// The same while other addresses serve: nothing waits for the missing one.
+const REST_BESIDE: Duration = Duration::from_secs(10);
 /// Answers are small; a window of this size never holds one up.
 const WINDOW: u32 = 1 << 20;
 
@@ -55,7 +59,6 @@ struct State {
     dialling: usize,
     /// How many connections the last resolution called for.
     wanted: usize,
-    failures: u32,
     retry_at: Option<Instant>,
     last_error: String,
     next_id: u64,
@@ -150,7 +153,12 @@ impl Channel {
     }
 
     fn remove(&self, id: u64) {
-        self.lock().connections.retain(|c| c.id != id);
+        let mut state = self.lock();
+        state.connections.retain(|c| c.id != id);
+        if state.connections.is_empty() {
+            state.retry_at = None;
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -160,7 +168,6 @@ impl Channel {
         state.dialling = state.dialling.saturating_sub(1);
         match result {
             Ok((address, established)) => {
-                state.failures = 0;
                 state.next_id += 1;
                 let id = state.next_id;
                 let Established { sender, driver } = established;
@@ -172,14 +179,8 @@ impl Channel {
             Err(why) => {
                 tracing::debug!(error = why, "gRPC dialling failed");
                 state.last_error = why;
-                // One step for a round of diallings, not one for each address.
-                if state.dialling == 0 {
-                    state.failures = state.failures.saturating_add(1);
-                }
-                let (first, factor, most, jitter) = BACKOFF;
-                let step = (first * factor.powi(state.failures.saturating_sub(1).min(32) as i32)).min(most);
-                let wait = step * (1.0 + jitter * (2.0 * fastrand::f64() - 1.0));
-                state.retry_at = Instant::now().checked_add(Duration::from_secs_f64(wait));
+                let rest = if state.connections.is_empty() { REST } else { REST_BESIDE };
+                state.retry_at = Some(Instant::now() + rest);
             }
         }
         drop(state);
@@ -222,6 +223,7 @@ impl Channel {
             Address::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
                 socket.set_nodelay(true)?;
+                socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
                 Box::new(socket)
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await?),

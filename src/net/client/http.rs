@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::{ClientAuthConfig, MiddlewareConfig, refuse_middlewares, user_agent};
+use super::{ClientAuthConfig, MiddlewareConfig, UNACKNOWLEDGED, refuse_middlewares, user_agent};
 use crate::config::types::{Headers, HttpUrl, Optional};
 use crate::config::{Cx, Node, Value};
 use crate::net::auth::ClientAuth;
@@ -177,6 +177,7 @@ impl HttpClientConfig {
             .pool_max_idle_per_host(idle)
             .pool_idle_timeout(nonzero(self.idle_conn_timeout))
             .tcp_nodelay(true)
+            .tcp_user_timeout(UNACKNOWLEDGED)
             .cookie_store(self.cookies.get().is_some());
         if !self.force_attempt_http2 {
             builder = builder.http1_only();

@@ -1,11 +1,13 @@
 //! Reading a request's body: bounded, admitted as it arrives, copied at most once.
 //!
-//! * **Admission.** Memory is reserved for what has arrived, a step ahead of it at most: a client that announces
-//!   4 MiB and sends nothing holds [`STEP`] bytes of the budget. When the ledger refuses, reading ends.
+//! * **Admission.** Memory is reserved for what has arrived, and as much again ahead of it up to [`STEP`]: a client
+//!   that announces 4 MiB and sends nothing holds [`FIRST_STEP`] bytes of the budget. When the ledger refuses,
+//!   reading ends.
 //! * **Copies.** A body that arrives in one piece is used where it lies; one in several pieces is copied once,
 //!   piece by piece, so that a million tiny frames cost their bytes and not a million buffers.
-//! * **Patience.** A body that makes no progress for [`STALL`] is given up, as is one that misses the request's
-//!   deadline, and every incomplete body shortly after the agent was told to stop.
+//! * **Patience.** A body that does not bring [`PROGRESS`] bytes in [`STALL`] is given up, so that nobody can hold
+//!   the budget with a byte a minute, as is one that misses the request's deadline, and every incomplete body
+//!   shortly after the agent was told to stop.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -20,10 +22,14 @@ use super::conn::Conn;
 use super::status::{DEFAULT_RETRY, Failure, Reason};
 use crate::pipeline::{Lease, Ledger};
 
-/// How far ahead of what has arrived memory is reserved.
+/// How far ahead of what has arrived memory is reserved at most.
 pub const STEP: usize = 64 << 10;
+/// How far ahead of the first bytes.
+const FIRST_STEP: usize = 4 << 10;
 /// A body that makes no progress for this long is given up.
 pub const STALL: Duration = Duration::from_secs(60);
+/// Fewer bytes are no progress.
+const PROGRESS: usize = 16 << 10;
 /// The first buffer of a body in several pieces; bodies up to this size are never moved while they grow.
 const FIRST_BUFFER: usize = 256 << 10;
 
@@ -32,7 +38,7 @@ const FIRST_BUFFER: usize = 256 << 10;
 pub enum Expired {
     /// The request's own deadline passed.
     Deadline,
-    /// Nothing came for [`STALL`].
+    /// Nothing worth mentioning came for [`STALL`].
     Stalled,
     /// The agent is stopping.
     Stopping,
@@ -41,6 +47,10 @@ pub enum Expired {
 /// How long a request waits for its client.
 pub struct Patience {
     deadline: Option<Instant>,
+    /// When the body has stalled, once it was waited for.
+    stalled: Option<Instant>,
+    /// Bytes towards the next [`PROGRESS`].
+    arrived: usize,
     /// Made when something is waited for, and kept: most requests set one timer or none.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -65,10 +75,19 @@ pub enum Gather {
 impl Patience {
     /// Patience until `deadline`.
     pub fn new(deadline: Option<Instant>) -> Self {
-        Patience { deadline, timer: None }
+        Patience { deadline, stalled: None, arrived: 0, timer: None }
     }
 
-    /// Waits for `poll`, which makes progress whenever it is ready.
+    /// Notes that this many bytes have come.
+    pub fn progress(&mut self, bytes: usize) {
+        self.arrived += bytes;
+        if self.arrived >= PROGRESS {
+            self.arrived = 0;
+            self.stalled = None;
+        }
+    }
+
+    /// Waits for `poll`, as long as there was [`progress`](Patience::progress) lately.
     ///
     /// # Errors
     /// [`Expired`], whichever comes first.
@@ -78,7 +97,6 @@ impl Patience {
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<T, Expired> {
         let mut cut = pin!(conn.cut_off());
-        let mut due = None;
         poll_fn(|cx| {
             if let Poll::Ready(value) = poll(cx) {
                 return Poll::Ready(Ok(value));
@@ -86,7 +104,7 @@ impl Patience {
             if cut.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Expired::Stopping));
             }
-            let stalled = *due.get_or_insert_with(|| Instant::now() + STALL);
+            let stalled = *self.stalled.get_or_insert_with(|| Instant::now() + STALL);
             self.poll_expired(stalled, cx).map(Err)
         })
         .await
@@ -129,7 +147,7 @@ impl From<Expired> for Failure {
             Expired::Stalled => Failure::new(
                 tonic::Code::DeadlineExceeded,
                 Reason::Stalled,
-                format!("the request stopped arriving for {} s", STALL.as_secs()),
+                format!("next to nothing of the request arrived for {} s", STALL.as_secs()),
             ),
             Expired::Stopping => Failure::retry(Reason::Stopping, DEFAULT_RETRY, "the agent is stopping"),
         }
@@ -222,7 +240,7 @@ impl Gather {
 
 /// How much to reserve for a body of which `arrived` bytes are here.
 fn ahead(arrived: usize, expected: Option<usize>) -> usize {
-    let step = arrived.saturating_add(STEP);
+    let step = arrived.saturating_add(arrived.clamp(FIRST_STEP, STEP));
     expected.map_or(step, |all| all.min(step)).max(arrived)
 }
 
@@ -240,14 +258,16 @@ mod tests {
     use tokio::sync::mpsc;
 
     #[test]
-    fn a_promise_of_megabytes_reserves_one_step() {
+    fn a_promise_of_megabytes_reserves_little() {
         let ledger = Ledger::new(1 << 20);
         let admission = Admission::new(&ledger, 5, Some(4 << 20)).unwrap();
-        assert_eq!(ledger.used(), 5 + STEP);
-        admission.hold(5 + STEP, Some(4 << 20)).unwrap();
-        assert_eq!(ledger.used(), 5 + STEP);
-        admission.hold(6 + STEP, Some(4 << 20)).unwrap();
-        assert_eq!(ledger.used(), 6 + 2 * STEP);
+        assert_eq!(ledger.used(), 5 + FIRST_STEP);
+        admission.hold(5 + FIRST_STEP, Some(4 << 20)).unwrap();
+        assert_eq!(ledger.used(), 5 + FIRST_STEP);
+        admission.hold(6 + FIRST_STEP, Some(4 << 20)).unwrap();
+        assert_eq!(ledger.used(), 2 * (6 + FIRST_STEP));
+        admission.hold(2 * STEP, Some(4 << 20)).unwrap();
+        assert_eq!(ledger.used(), 3 * STEP);
         assert_eq!(admission.hold(2 << 20, Some(4 << 20)), Err(Failure::memory()));
         drop(admission);
         let small = Admission::new(&ledger, 0, Some(100)).unwrap();
@@ -307,6 +327,13 @@ mod tests {
             // Progress after 50 s each time is progress.
             let mut nap = pin!(tokio::time::sleep(Duration::from_secs(50)));
             assert_eq!(patience.wait(&conn, |cx| nap.as_mut().poll(cx)).await, Ok(()));
+            patience.progress(PROGRESS);
+        }
+        // A byte after 50 s is none.
+        for want in [Ok(()), Err(Expired::Stalled)] {
+            let mut nap = pin!(tokio::time::sleep(Duration::from_secs(50)));
+            assert_eq!(patience.wait(&conn, |cx| nap.as_mut().poll(cx)).await, want);
+            patience.progress(1);
         }
 
         let start = Instant::now();

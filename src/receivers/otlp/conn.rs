@@ -43,6 +43,8 @@ pub struct Conn {
     /// Since when a request's head has been arriving; `u64::MAX` when none is.
     head_since: AtomicU64,
     multiplexed: AtomicBool,
+    /// Since when the frame at hand has been arriving; `u64::MAX` when none is incomplete.
+    frame_since: AtomicU64,
     /// Since when the client has not taken what we write; `u64::MAX` when it takes it.
     blocked_since: AtomicU64,
     /// Payload bytes of the largest frame seen.
@@ -89,6 +91,8 @@ struct Frames {
     policy: PingPolicy,
     header: [u8; HEADER],
     have: usize,
+    /// How many frames have begun.
+    seen: u64,
     /// Payload bytes of the frame at hand.
     payload: usize,
     /// Bytes until the next frame header.
@@ -108,6 +112,7 @@ impl Conn {
             heard: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             multiplexed: AtomicBool::new(false),
+            frame_since: AtomicU64::new(u64::MAX),
             blocked_since: AtomicU64::new(u64::MAX),
             largest_frame: AtomicUsize::new(0),
             sent: AtomicBool::new(false),
@@ -146,6 +151,11 @@ impl Conn {
     /// start of the connection, later ones from their first byte.
     pub fn head_since(&self) -> Option<Instant> {
         self.maybe(&self.head_since)
+    }
+
+    /// Since when the frame at hand has been arriving; `None` when none is incomplete or frames are not followed.
+    pub fn frame_since(&self) -> Option<Instant> {
+        self.maybe(&self.frame_since)
     }
 
     /// Since when the client has not taken what we write; `None` when it takes it.
@@ -265,8 +275,14 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
                 conn.head_since.store(now, Ordering::Relaxed);
             }
             if let Some((frames, gate)) = &mut this.frames {
+                let seen = frames.seen;
                 frames.follow(new, conn);
                 gate.holds(frames.held());
+                if frames.held() == 0 {
+                    conn.frame_since.store(u64::MAX, Ordering::Relaxed);
+                } else if frames.seen != seen || conn.frame_since().is_none() {
+                    conn.frame_since.store(now, Ordering::Relaxed);
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -327,6 +343,7 @@ impl Frames {
             policy,
             header: [0; HEADER],
             have: 0,
+            seen: 0,
             payload: 0,
             skip: PREFACE,
             last_ping: None,
@@ -357,6 +374,7 @@ impl Frames {
             new = rest;
             if self.have == HEADER {
                 self.have = 0;
+                self.seen = self.seen.wrapping_add(1);
                 let [a, b, c, kind, flags, ..] = self.header;
                 self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 self.skip = self.payload;
@@ -469,11 +487,13 @@ mod tests {
             got += io.read(&mut sink[..40_000]).await.unwrap();
         }
         assert_eq!(ledger.used(), 0x2_0000);
+        assert!(io.conn.frame_since().is_some());
         far.write_all(&[0; 0x1_0000]).await.unwrap();
         while got < wire.len() + 0x1_0000 {
             got += io.read(&mut sink).await.unwrap();
         }
         assert_eq!(ledger.used(), 0);
+        assert!(io.conn.frame_since().is_none());
     }
 
     #[tokio::test]

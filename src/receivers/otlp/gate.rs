@@ -2,7 +2,7 @@
 //!
 //! The HTTP/2 library hands a DATA frame out when it is complete, so up to a frame of every connection is in
 //! memory before a request can account for it. The gate closes that gap: past [`FREE`] bytes, a connection reads
-//! on only when the ledger has room for another [`STEP`], and what it then has read is in the ledger until the
+//! on only when the ledger has room for as much again, up to [`STEP`], and what it then has read is in the ledger until the
 //! frame is complete and its request takes over.
 //!
 //! A full ledger must not silence the receiver: its clients are owed a refusal, and that takes reading their
@@ -78,7 +78,7 @@ impl Gate {
                 let _ = self.timer(until).as_mut().poll(cx);
                 return Poll::Ready(Ok(()));
             }
-            if self.admit(held + STEP) {
+            if self.admit(held + held.clamp(FREE, STEP)) {
                 self.timer = None;
                 return Poll::Ready(Ok(()));
             }
@@ -140,7 +140,7 @@ mod tests {
         gate.holds(FREE);
         assert_eq!(ledger.used(), 0);
         pass(&mut gate, FREE).await.unwrap();
-        assert_eq!(ledger.used(), FREE + STEP);
+        assert_eq!(ledger.used(), 2 * FREE);
         // More came than was asked for: it exists, so it counts.
         gate.holds(500_000);
         assert_eq!(ledger.used(), 500_000);

@@ -51,6 +51,8 @@ const MAX_HEADERS: u32 = 64 << 10;
 const DEFAULT_STREAMS: u32 = 1024;
 /// How long a client may take to say the first words of HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How long one frame may take: until it is complete its bytes are held, whatever becomes of its request.
+const FRAME_TIME: Duration = Duration::from_secs(120);
 /// How long bodies may go on arriving after the agent was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// gRPC's defaults for `time`, `timeout` and `min_time`.
@@ -156,7 +158,7 @@ impl Grpc {
             return self.refuse(&conn, &mut respond, status, &failure);
         }
         let mut patience = Patience::new(deadline);
-        let outcome = self.export(&conn, &head, body, &mut patience).await;
+        let outcome = self.export(&conn, head, body, &mut patience).await;
         match outcome {
             Ok(()) => {
                 // The client may be gone; its telemetry is in the pipeline all the same.
@@ -194,7 +196,7 @@ impl Grpc {
     async fn export(
         &self,
         conn: &Arc<Conn>,
-        head: &http::request::Parts,
+        head: http::request::Parts,
         mut body: RecvStream,
         patience: &mut Patience,
     ) -> Result<(), Failure> {
@@ -202,6 +204,8 @@ impl Grpc {
         let authority = head.uri.authority().map(http::uri::Authority::as_str);
         let client = self.ingest.client(&conn.client, &head.headers, authority, None)?;
         let codec = message_codec(&head.headers)?;
+        // Up to 64 KiB that no ledger knows of: not for as long as the client cares to take.
+        drop(head);
         let (flag, message, lease) = self.message(conn, &mut body, patience).await?;
         let request = match (flag, codec) {
             (0, _) => message,
@@ -239,6 +243,7 @@ impl Grpc {
         while let Some(piece) = patience.wait(conn, |cx| body.poll_data(cx)).await? {
             let piece = piece.map_err(|e| disconnected(&e))?;
             let size = piece.len();
+            patience.progress(size);
             let arrived = gather.len() + size;
             gather.push(piece, prefix.map(|(_, len)| PREFIX + len));
             if prefix.is_none()
@@ -302,14 +307,16 @@ impl Protocol for Grpc {
 
     async fn serve(self: Arc<Self>, io: Stream, conn: Arc<Conn>, stopping: Stopping) {
         let io = Watched::new(io, conn.clone(), Some((self.pings, self.gates.open())), self.gather);
-        let Ok(Ok(mut http2)) = timeout(HANDSHAKE, self.http2.handshake::<_, Bytes>(io)).await else {
-            return self.ingest.failed(Reason::Protocol);
+        let mut stop = pin!(stopping.wait());
+        let handshake = timeout(HANDSHAKE, self.http2.handshake::<_, Bytes>(io));
+        let mut http2 = match tokio::select! { done = handshake => done, () = &mut stop => return } {
+            Ok(Ok(http2)) => http2,
+            _ => return self.ingest.failed(Reason::Protocol),
         };
         let mut pings = None;
         let mut probe: Option<Instant> = None;
         let mut phase = Phase::Serving;
         let age = self.limits.age.map(jitter);
-        let mut stop = pin!(stopping.wait());
         let mut stopped = false;
         let mut abuse = pin!(conn.ping_abuse());
         let mut abused = false;
@@ -340,6 +347,9 @@ impl Protocol for Grpc {
                 }
                 () = &mut timer => {
                     let now = Instant::now();
+                    if conn.frame_since().is_some_and(|since| now >= since + FRAME_TIME) {
+                        return self.ingest.failed(Reason::Stalled);
+                    }
                     match phase {
                         Phase::Serving => {
                             let old = age.is_some_and(|age| now >= conn.started() + age);
@@ -399,6 +409,7 @@ impl Limits {
     /// When the connection has to be looked at next.
     fn next(&self, conn: &Conn, phase: Phase, probe: Option<Instant>, age: Option<Duration>) -> Instant {
         let ping = probe.map_or(conn.heard() + self.ping_after, |sent| sent + self.ping_timeout);
+        let ping = ping.min(conn.frame_since().unwrap_or_else(Instant::now) + FRAME_TIME);
         let end = match phase {
             Phase::Serving => {
                 let old = age.map(|age| conn.started() + age);

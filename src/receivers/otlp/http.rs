@@ -45,8 +45,9 @@ const FRAME: u32 = 64 << 10;
 const STREAMS: u32 = 256;
 /// Headers of one HTTP/2 request.
 const MAX_HEADERS: u32 = 64 << 10;
-/// Bodies in one piece shorter than this are copied out of the read buffer they share with others.
-const SMALL: usize = READ_BUFFER / 4;
+/// Bodies in one piece shorter than this are copied out of the read buffer they share with others: each would keep
+/// all of it alive, and the ledger knows of the body only.
+const SMALL: usize = READ_BUFFER / 4 * 3;
 /// How long bodies may go on arriving after the agent was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Protobuf may be this many times larger than the JSON it comes from.
@@ -271,6 +272,7 @@ impl Http {
         while let Some(frame) = patience.wait(conn, |cx| Pin::new(&mut *body).poll_frame(cx)).await? {
             let frame = frame.map_err(|e| broken_off(&e))?;
             let Ok(piece) = frame.into_data() else { continue };
+            patience.progress(piece.len());
             let arrived = gather.len() + piece.len();
             if arrived > self.max_body {
                 return Err(Failure::too_large(self.max_body));
@@ -324,6 +326,10 @@ impl Protocol for Http {
                     let mut next = self.timeouts.next(&conn);
                     if let Some(cut) = stopped {
                         if now >= cut {
+                            // Quiet all the time: what it has begun to send is no request yet.
+                            if conn.quiet_since().is_some_and(|since| since + STOP_GRACE <= now) {
+                                return;
+                            }
                             conn.cut();
                         } else {
                             next = next.min(cut);

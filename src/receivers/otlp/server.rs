@@ -151,9 +151,13 @@ impl<P: Protocol> Acceptor<P> {
             let serve = async move {
                 let io = match tls {
                     None => stream.into(),
-                    Some(tls) => match secure(stream, &tls).await {
-                        Ok(io) => io,
-                        Err(error) => return tracing::debug!(%error, ?peer, "TLS handshake failed"),
+                    Some(tls) => tokio::select! {
+                        secured = secure(stream, &tls) => match secured {
+                            Ok(io) => io,
+                            Err(error) => return tracing::debug!(%error, ?peer, "TLS handshake failed"),
+                        },
+                        // Nothing was said yet that a stop would have to wait for.
+                        () = stopping.clone().wait() => return,
                     },
                 };
                 protocol.serve(io, conn, stopping).await;
