@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::components::{BuildError, ComponentConfig};
+use crate::components::{AuthSides, BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Secret;
 use crate::config::{Cx, Node};
@@ -69,7 +69,11 @@ struct Shared {
     values: Mutex<Arc<[HeaderValue]>>,
 }
 
-impl ComponentConfig for BearerTokenAuthConfig {}
+impl ComponentConfig for BearerTokenAuthConfig {
+    fn authenticates(&self) -> AuthSides {
+        AuthSides { server: true, client: true }
+    }
+}
 
 impl BearerTokenAuthConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
