@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::decode::{Cx, Diag, Severity, nearest};
 use super::node::{Node, Pos, Value};
 use super::root::{ComponentPlan, Draft, Pipeline, PipelinePlan, Plan, Ref, article};
+use super::{Cx, Diag, Severity, nearest};
 use crate::components::Kind;
 
 /// The kinds a pipeline names, in the order of [`Pipeline::refs`].
