@@ -83,6 +83,15 @@ impl Stability {
     }
 }
 
+/// Which sides of authentication an extension does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AuthSides {
+    /// It checks clients that send to us.
+    pub server: bool,
+    /// It adds credentials to what we send.
+    pub client: bool,
+}
+
 /// A component's config type: what the checks across components need to know of it.
 pub trait ComponentConfig: Config + Default + Any + Send + Sync {
     /// Addresses it listens on, each with the path of its key inside the component (`protocols::grpc::endpoint`),
@@ -95,6 +104,11 @@ pub trait ComponentConfig: Config + Default + Any + Send + Sync {
     fn extension_refs(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
+
+    /// What it can do as an authenticator, once started with this config.
+    fn authenticates(&self) -> AuthSides {
+        AuthSides::default()
+    }
 }
 
 /// A decoded component config whose type the table knows.
@@ -105,6 +119,8 @@ pub trait AnyConfig: Send + Sync {
     fn listens(&self) -> Vec<(&'static str, String)>;
     /// See [`ComponentConfig::extension_refs`].
     fn extension_refs(&self) -> Vec<(&'static str, String)>;
+    /// See [`ComponentConfig::authenticates`].
+    fn authenticates(&self) -> AuthSides;
 }
 
 impl<T: ComponentConfig> AnyConfig for T {
@@ -116,6 +132,9 @@ impl<T: ComponentConfig> AnyConfig for T {
     }
     fn extension_refs(&self) -> Vec<(&'static str, String)> {
         ComponentConfig::extension_refs(self)
+    }
+    fn authenticates(&self) -> AuthSides {
+        ComponentConfig::authenticates(self)
     }
 }
 

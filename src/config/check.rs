@@ -2,12 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::decode::{Cx, Severity, nearest};
 use super::node::{Node, Pos, Value};
 use super::root::{ComponentPlan, Draft, Pipeline, PipelinePlan, Plan, Ref, article};
-use crate::components::{Build, Kind};
-use crate::pipeline::{BuildContext, Extension, Ledger};
-use crate::telemetry::Metrics;
+use super::{Cx, Diag, Severity, nearest};
+use crate::components::Kind;
 
 /// The kinds a pipeline names, in the order of [`Pipeline::refs`].
 const ROLES: [Kind; 3] = [Kind::Receiver, Kind::Processor, Kind::Exporter];
@@ -229,7 +227,6 @@ fn visit<'d>(
 /// References from components to extensions: defined, started, and able to do what they are asked.
 fn authenticators(draft: &Draft, cx: &mut Cx) {
     let started: HashSet<&str> = draft.extensions.iter().map(|r| r.id.as_str()).collect();
-    let mut built: HashMap<String, Option<std::sync::Arc<dyn Extension>>> = HashMap::new();
     for user in draft.components.iter().filter(|c| c.used) {
         for (path, id) in user.config.extension_refs() {
             let full = format!("{}::{}::{path}", user.kind.section(), user.id);
@@ -250,36 +247,23 @@ fn authenticators(draft: &Draft, cx: &mut Cx) {
             if !path.ends_with("authenticator") {
                 continue;
             }
-            let extension = built.entry(id.clone()).or_insert_with(|| build(target, cx));
-            let Some(extension) = extension else { continue };
+            // What an extension with mistakes would have been able to do cannot be known.
+            let path = format!("extensions::{id}");
+            let below =
+                |d: &Diag| d.path.strip_prefix(&path).is_some_and(|p| p.is_empty() || p.starts_with(':'));
+            if cx.diags.iter().any(|d| d.severity == Severity::Error && below(d)) {
+                continue;
+            }
+            let sides = target.config.authenticates();
             let (able, what) = match user.kind {
-                Kind::Receiver => (extension.authenticates().clients, "clients that send to us"),
-                _ => (extension.authenticates().requests, "requests that we send"),
+                // An extension that asks for an authenticator serves clients.
+                Kind::Receiver | Kind::Extension => (sides.server, "clients that send to us"),
+                Kind::Processor | Kind::Exporter => (sides.client, "requests that we send"),
             };
-            // An extension serves clients: its authenticator is a server's.
-            let able = able || (user.kind == Kind::Extension && extension.authenticates().clients);
             if !able {
                 let message = format!("the extension \"{id}\" cannot authenticate {what}");
                 report_at(cx, &full, pos, message, None);
             }
-        }
-    }
-}
-
-/// Builds an extension to ask what it can do; constructors open nothing.
-fn build(target: &ComponentPlan, cx: &mut Cx) -> Option<std::sync::Arc<dyn Extension>> {
-    let Build::Extension(build) = target.component.build else { return None };
-    let metrics = Metrics::new();
-    let context = BuildContext { id: target.id.clone(), ledger: Ledger::new(0), metrics };
-    match build(target.config.as_ref(), &context) {
-        Ok(extension) => Some(extension),
-        Err(why) => {
-            // A config with mistakes fails here again; only what decoded well is news.
-            let path = format!("extensions::{}", target.id);
-            if !cx.diags.iter().any(|d| d.severity == Severity::Error && d.path.starts_with(&path)) {
-                report_at(cx, &path, target.pos, why, None);
-            }
-            None
         }
     }
 }
@@ -300,7 +284,7 @@ fn ports(draft: &Draft, cx: &mut Cx) {
     // A reader that is not written has no place: whoever collides with it does.
     for (address, path, pos) in reader.into_iter().chain(components) {
         if let Some((_, other, first)) = taken.iter().find(|(known, ..)| collide(known, &address)) {
-            cx.diags.push(super::Diag {
+            cx.diags.push(Diag {
                 severity: Severity::Error,
                 pos: pos.unwrap_or(draft.root),
                 path: path.clone(),
@@ -350,7 +334,7 @@ fn unused(draft: &Draft, cx: &mut Cx) {
             Kind::Extension => "service::extensions does not name it",
             _ => "no pipeline names it",
         };
-        cx.diags.push(super::Diag {
+        cx.diags.push(Diag {
             severity: Severity::Note,
             pos: component.pos,
             path: format!("{}::{}", component.kind.section(), component.id),
@@ -362,7 +346,7 @@ fn unused(draft: &Draft, cx: &mut Cx) {
 }
 
 fn report_at(cx: &mut Cx, path: &str, pos: Pos, message: String, hint: Option<String>) {
-    cx.diags.push(super::Diag {
+    cx.diags.push(Diag {
         severity: Severity::Error,
         pos,
         path: path.to_owned(),

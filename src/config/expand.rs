@@ -7,10 +7,10 @@
 
 use std::path::Path;
 
-use super::decode::{Cx, Severity};
 use super::node::{Node, Pos, Value};
 use super::sources::{self, SourceText};
 use super::yaml::{self, MAX_DEPTH, Place};
+use super::{Cx, Severity};
 
 /// How many references one value may come to.
 const MAX_ROUNDS: usize = 1000;

@@ -5,28 +5,33 @@
 //! instead of stopping at the first. The same types describe themselves for the schema and the reference.
 
 mod check;
+mod cx;
 mod decode;
 mod expand;
 mod node;
+mod primitive;
 mod print;
 mod reference;
 mod render;
 mod root;
 mod scalar;
+mod schema;
 mod sources;
 mod telemetry;
 pub mod types;
 mod yaml;
 
-pub use decode::{Config, Cx, Diag, Schema, SchemaField, SchemaKind, Severity};
+pub use cx::{Cx, Diag, Severity};
 pub use decode::{
-    ConfigStruct, decode_and_validate, decode_struct, decode_word, key_name, nearest, text_of, unknown_key,
+    Config, ConfigStruct, decode_and_validate, decode_struct, decode_word, key_name, nearest, unknown_key,
 };
 pub use node::{Key, Node, Pos, Value};
+pub use primitive::text_of;
 pub use print::Printing;
 pub use reference::{json_schema, pages as reference_pages};
 pub use render::{render, summary, to_json};
 pub use root::{ComponentPlan, LoadOptions, Loaded, PipelinePlan, Plan, load, parse_bytes};
+pub use schema::{Schema, SchemaField, SchemaKind};
 pub use sources::{Source, SourceText, merge};
 pub use telemetry::{
     LogEncoding, LogLevel, LogSampling, LogsConfig, MetricsConfig, MetricsLevel, PrometheusReader,

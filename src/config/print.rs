@@ -157,7 +157,7 @@ fn text(s: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::decode::Cx;
+    use super::super::Cx;
     use super::super::yaml::{Place, parse};
     use super::*;
 

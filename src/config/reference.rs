@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::TelemetryConfig;
-use super::decode::{Config, Schema, SchemaField, SchemaKind};
+use super::{Config, Schema, SchemaField, SchemaKind};
 use crate::components::{Component, Kind};
 
 /// The JSON schema of a config file, for editors. It lets `${…}` stand for any value.

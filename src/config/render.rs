@@ -1,9 +1,9 @@
 //! Findings as a user reads them, and as a program does.
 
-use super::decode::{Diag, Severity};
 use super::node::Pos;
 use super::sources::SourceText;
 use super::yaml::lines;
+use super::{Diag, Severity};
 
 /// How much of a long line is shown, in characters.
 const WINDOW: usize = 120;

@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::decode::{Config, Cx, Diag, Severity, nearest, unknown_key};
 use super::node::{Key, Node, Pos, Value};
 use super::sources::{Reader, Source, SourceText};
 use super::telemetry::TelemetryConfig;
 use super::types::{check_id, type_of};
+use super::{Config, Cx, Diag, Severity, nearest, unknown_key};
 use super::{check, expand};
 use crate::components::{AnyConfig, COMPONENTS, Component, Kind};
 use crate::pdata::Signal;

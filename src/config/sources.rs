@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::decode::Cx;
+use super::Cx;
 use super::node::{Key, Node, Pos, Value};
 use super::yaml::{self, Place};
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle, Tag};
 
-use super::decode::Cx;
+use super::Cx;
 use super::node::{Key, Node, Pos, Value};
 use super::scalar;
 

@@ -13,14 +13,14 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
 use super::htpasswd::Users;
-use crate::components::{BuildError, ComponentConfig};
+use crate::components::{AuthSides, BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Secret;
 use crate::config::{Cx, Node};
 use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
 use crate::net::watch::{Watch, read_text};
 use crate::pdata::ClientInfo;
-use crate::pipeline::{Authenticates, BuildContext, Extension, RunContext, StartError};
+use crate::pipeline::{BuildContext, Extension, RunContext, StartError};
 
 config! {
     /// Who may send, as lines of `user:hash`; hashes are bcrypt, apr1, `{SHA}` or plain text.
@@ -78,7 +78,11 @@ struct Client {
     header: Mutex<HeaderValue>,
 }
 
-impl ComponentConfig for BasicAuthConfig {}
+impl ComponentConfig for BasicAuthConfig {
+    fn authenticates(&self) -> AuthSides {
+        AuthSides { server: self.htpasswd.is_some(), client: self.client_auth.is_some() }
+    }
+}
 
 impl BasicAuthConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
@@ -137,10 +141,6 @@ impl Extension for BasicAuth {
     }
 
     async fn stop(&self) {}
-
-    fn authenticates(&self) -> Authenticates {
-        Authenticates { clients: self.config.htpasswd.is_some(), requests: self.config.client_auth.is_some() }
-    }
 
     fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
         self.server.get().map(|s| s.clone() as Arc<dyn ServerAuth>)
@@ -291,6 +291,7 @@ mod tests {
     async fn each_side_is_offered_where_it_is_configured() {
         let client = BasicClientConfig { username: "u".to_owned(), ..Default::default() };
         let config = BasicAuthConfig { client_auth: Some(client), ..Default::default() };
+        assert_eq!(config.authenticates(), AuthSides { server: false, client: true });
         let (run, cx) = context();
         let extension = build(&config, &cx).unwrap();
         extension.start(&run).await.unwrap();

@@ -11,14 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::components::{BuildError, ComponentConfig};
+use crate::components::{AuthSides, BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Secret;
 use crate::config::{Cx, Node};
 use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
 use crate::net::watch::{Watch, read_text};
 use crate::pdata::ClientInfo;
-use crate::pipeline::{Authenticates, BuildContext, Extension, RunContext, StartError};
+use crate::pipeline::{BuildContext, Extension, RunContext, StartError};
 
 config! {
     /// What to do when the file of tokens cannot be read at the start.
@@ -69,7 +69,11 @@ struct Shared {
     values: Mutex<Arc<[HeaderValue]>>,
 }
 
-impl ComponentConfig for BearerTokenAuthConfig {}
+impl ComponentConfig for BearerTokenAuthConfig {
+    fn authenticates(&self) -> AuthSides {
+        AuthSides { server: true, client: true }
+    }
+}
 
 impl BearerTokenAuthConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
@@ -157,10 +161,6 @@ impl Extension for BearerTokenAuth {
     }
 
     async fn stop(&self) {}
-
-    fn authenticates(&self) -> Authenticates {
-        Authenticates { clients: true, requests: true }
-    }
 
     fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
         self.shared.get().map(|s| s.clone() as Arc<dyn ServerAuth>)

@@ -152,11 +152,6 @@ pub trait Extension: Send + Sync {
     /// Ends it.
     async fn stop(&self);
 
-    /// What it can authenticate, known before it starts.
-    fn authenticates(&self) -> Authenticates {
-        Authenticates::default()
-    }
-
     /// Its server side once started, if it authenticates clients.
     fn server_auth(&self) -> Option<Arc<dyn ServerAuth>> {
         None
@@ -166,15 +161,6 @@ pub trait Extension: Send + Sync {
     fn client_auth(&self) -> Option<Arc<dyn ClientAuth>> {
         None
     }
-}
-
-/// What an extension can authenticate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Authenticates {
-    /// Clients that send to us: it has a [`ServerAuth`].
-    pub clients: bool,
-    /// Requests that we send: it has a [`ClientAuth`].
-    pub requests: bool,
 }
 
 /// What a component's constructor is told. Constructors open nothing: `validate` runs them too.

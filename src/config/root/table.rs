@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::components::{AnyConfig, Build, Component, ComponentConfig, Kind, Stability};
+use crate::components::{AnyConfig, AuthSides, Build, Component, ComponentConfig, Kind, Stability};
 use crate::config::types::{Endpoint, ExtensionId, GrpcEndpoint, Headers, Optional, Regex};
 use crate::pdata::{Batch, Signal};
-use crate::pipeline::{
-    Authenticates, Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, StartError,
-};
+use crate::pipeline::{Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, StartError};
 
 crate::config! {
     /// A server.
@@ -139,7 +137,24 @@ crate::config! {
         pub token: crate::config::types::Secret = crate::config::types::Secret::default(),
     }
 }
-impl ComponentConfig for Creds {}
+impl ComponentConfig for Creds {
+    fn authenticates(&self) -> AuthSides {
+        AuthSides { server: true, client: false }
+    }
+}
+
+crate::config! {
+    /// Adds headers.
+    pub struct Setter {
+        /// Which.
+        pub headers: Headers = Headers::default(),
+    }
+}
+impl ComponentConfig for Setter {
+    fn authenticates(&self) -> AuthSides {
+        AuthSides { server: false, client: true }
+    }
+}
 
 struct Nothing;
 
@@ -168,20 +183,12 @@ impl Exporter for Nothing {
     }
 }
 
-struct Ext {
-    server: bool,
-    client: bool,
-}
-
 #[async_trait]
-impl Extension for Ext {
+impl Extension for Nothing {
     async fn start(&self, _: &RunContext) -> Result<(), StartError> {
         Ok(())
     }
     async fn stop(&self) {}
-    fn authenticates(&self) -> Authenticates {
-        Authenticates { clients: self.server, requests: self.client }
-    }
 }
 
 const fn row<C: ComponentConfig>(
@@ -211,9 +218,7 @@ const fn row<C: ComponentConfig>(
 const RECEIVER: Build = Build::Receiver(|_, _| Ok(Box::new(Nothing)));
 const PROCESSOR: Build = Build::Processor(|_, _, _| Err("not built here".to_owned()));
 const EXPORTER: Build = Build::Exporter(|_, _, _| Ok(Arc::new(Nothing)));
-const HELP: Build = Build::Extension(|_, _| Ok(Arc::new(Ext { server: false, client: false })));
-const SERVER: Build = Build::Extension(|_, _| Ok(Arc::new(Ext { server: true, client: false })));
-const CLIENT: Build = Build::Extension(|_, _| Ok(Arc::new(Ext { server: false, client: true })));
+const EXTENSION: Build = Build::Extension(|_, _| Ok(Arc::new(Nothing)));
 const BROKEN: Build = Build::Exporter(|_, _, _| Err("it cannot be built".to_owned()));
 
 pub static TABLE: &[Component] = &[
@@ -224,7 +229,7 @@ pub static TABLE: &[Component] = &[
     row::<Send>(Kind::Exporter, "otlp_grpc", &["otlp"], &Signal::ALL, EXPORTER),
     row::<Send>(Kind::Exporter, "loki", &[], &[Signal::Logs], EXPORTER),
     row::<Send>(Kind::Exporter, "broken", &[], &Signal::ALL, BROKEN),
-    row::<Help>(Kind::Extension, "health_check", &[], &[], HELP),
-    row::<Creds>(Kind::Extension, "basicauth", &[], &[], SERVER),
-    row::<Creds>(Kind::Extension, "headers_setter", &[], &[], CLIENT),
+    row::<Help>(Kind::Extension, "health_check", &[], &[], EXTENSION),
+    row::<Creds>(Kind::Extension, "basicauth", &[], &[], EXTENSION),
+    row::<Setter>(Kind::Extension, "headers_setter", &[], &[], EXTENSION),
 ];

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::super::decode::{Config, Cx, Schema, SchemaKind, text_of};
 use super::super::node::Node;
+use super::super::{Config, Cx, Schema, SchemaKind, text_of};
 
 /// What a server listens on: `host:port` (IPv6 in brackets, an empty host means all addresses) or a unix
 /// socket, written `unix:///path` or, with `transport: unix`, as a bare absolute path.

@@ -1,7 +1,7 @@
 //! Keys that exist in the Collector and cannot be honoured here: an error that says so, not an unknown key.
 
-use super::super::decode::{Config, Cx, Schema, SchemaKind};
 use super::super::node::{Node, Value};
+use super::super::{Config, Cx, Schema, SchemaKind};
 
 /// A key that may only be written with the one value that is true anyway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

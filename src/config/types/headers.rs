@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::super::decode::{Config, Cx, Schema, SchemaKind, text_of};
 use super::super::node::{Node, Pos, Value};
+use super::super::{Config, Cx, Schema, SchemaKind, text_of};
 use super::Secret;
 
 /// Header names and values in the order written. Names and values are valid in HTTP; a name occurs once.

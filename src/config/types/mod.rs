@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::decode::{Config, Cx, Schema, text_of};
 use super::node::{Node, Value};
+use super::{Config, Cx, Schema, text_of};
 
 mod endpoint;
 mod fixed;

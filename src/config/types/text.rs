@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use super::super::decode::{Config, Cx, Schema, SchemaKind, text_of};
 use super::super::node::{Node, Value};
+use super::super::{Config, Cx, Schema, SchemaKind, text_of};
 use super::endpoint::decode_text;
 
 /// A regular expression, compiled when the file is read. Unanchored, RE2 syntax; matching is linear in the text.
