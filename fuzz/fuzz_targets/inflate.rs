@@ -8,15 +8,8 @@ use tidegate::net::compress::{Codec, deflate, inflate};
 use tidegate::pipeline::Ledger;
 use tidegate_fuzz::Input;
 
-const CODECS: [Codec; 7] = [
-    Codec::Gzip,
-    Codec::Zlib,
-    Codec::Deflate,
-    Codec::Zstd,
-    Codec::Snappy,
-    Codec::SnappyFramed,
-    Codec::Lz4,
-];
+const CODECS: [Codec; 7] =
+    [Codec::Gzip, Codec::Zlib, Codec::Deflate, Codec::Zstd, Codec::Snappy, Codec::SnappyFramed, Codec::Lz4];
 const LIMIT: usize = 1 << 20;
 /// Twice the output while it grows, and the decoders' own buffers.
 const MEMORY: usize = 3 * LIMIT + (13 << 20);
