@@ -1,6 +1,6 @@
 //! Findings about a config, and what carries them and the current path through a decode.
 
-use super::node::{Node, Pos, Value};
+use super::node::{Node, Pos};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
