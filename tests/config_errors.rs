@@ -135,7 +135,7 @@ fn the_config_is_printed_without_secrets() {
     let bad = tidegate(&["print-config", "--config", "tests/config/typo.yaml"]);
     assert_eq!((bad.status.code(), text(&bad.stdout)), (Some(78), ""));
     let bad = tidegate(&["print-config", "--config", "tests/config/typo.yaml", "--validate", "false"]);
-    assert!(text(&bad.stdout).contains("endpont: 0.0.0.0:4317"));
+    assert!(text(&bad.stdout).contains("endpont: \"[REDACTED]\""));
 }
 
 #[test]

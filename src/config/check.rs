@@ -80,8 +80,8 @@ fn sections(draft: &Draft, cx: &mut Cx) {
 }
 
 fn pipeline(pipeline: &Pipeline, draft: &Draft, cx: &mut Cx) {
-    for (role, refs) in ROLES.into_iter().zip(&pipeline.refs) {
-        if refs.is_empty() && role != Kind::Processor {
+    for ((role, refs), misspelt) in ROLES.into_iter().zip(&pipeline.refs).zip(pipeline.misspelt) {
+        if refs.is_empty() && role != Kind::Processor && !misspelt {
             cx.error_hint(
                 pipeline.pos,
                 format!("must have at least one {}", role.name()),

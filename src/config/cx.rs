@@ -37,6 +37,10 @@ pub struct Cx {
     pub diags: Vec<Diag>,
     /// The paths of values that must not be shown.
     pub secrets: Vec<String>,
+    /// The paths of values whose meaning nobody knows; they may be secrets.
+    pub(super) unknown: Vec<String>,
+    /// The paths of values that are not of the type that their place asks for.
+    pub(super) mistyped: Vec<String>,
     path: Vec<String>,
 }
 
@@ -92,6 +96,11 @@ impl Cx {
         self.secrets.push(self.path());
     }
 
+    /// Remembers that nobody knows what the value at the current path means: it is not shown either.
+    pub fn unknown(&mut self) {
+        self.unknown.push(self.path());
+    }
+
     /// The current path, such as `exporters::otlp::endpoint`.
     pub fn path(&self) -> String {
         self.path.join("::")
@@ -99,6 +108,7 @@ impl Cx {
 
     /// Reports that `node` is not what was expected.
     pub fn wrong_type(&mut self, node: &Node, expected: &str) {
+        self.mistyped.push(self.path());
         self.error(node.pos, format!("expected {expected}, got {}", node.kind()));
     }
 }

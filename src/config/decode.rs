@@ -11,6 +11,12 @@ pub trait Config: Sized {
     /// default in place.
     fn decode_into(&mut self, node: &Node, cx: &mut Cx);
 
+    /// Decodes a field of a struct. `doc` is the field's doc comment, for types whose reports repeat it.
+    fn decode_field(&mut self, node: &Node, doc: &'static str, cx: &mut Cx) {
+        let _ = doc;
+        self.decode_into(node, cx);
+    }
+
     /// Describes the type.
     fn schema() -> Schema;
 
@@ -83,7 +89,7 @@ macro_rules! config {
             #[allow(unused_variables, reason = "a struct may have no fields")]
             fn decode_key(&mut self, key: &str, node: &$crate::config::Node, cx: &mut $crate::config::Cx) -> bool {
                 $( if key == $crate::config::key_name(stringify!($field)) {
-                    $crate::config::Config::decode_into(&mut self.$field, node, cx);
+                    $crate::config::Config::decode_field(&mut self.$field, node, concat!($($fdoc, "\n"),*), cx);
                     return true;
                 } )*
                 $( $( if $crate::config::ConfigStruct::decode_key(&mut self.$flat, key, node, cx) {
@@ -243,6 +249,7 @@ pub fn decode_struct<T: ConfigStruct>(target: &mut T, node: &Node, cx: &mut Cx) 
 /// Reports an unknown key, with the nearest of `keys`.
 pub fn unknown_key(pos: Pos, key: &str, keys: &[&str], cx: &mut Cx) {
     let message = format!("unknown key \"{key}\"");
+    cx.unknown();
     match nearest(key, keys) {
         Some(near) => cx.error_hint(pos, message, format!("did you mean \"{near}\"?")),
         None if keys.is_empty() => cx.error_hint(pos, message, "this section takes no keys"),
@@ -252,10 +259,18 @@ pub fn unknown_key(pos: Pos, key: &str, keys: &[&str], cx: &mut Cx) {
 
 /// The entry of `words` nearest to `word`, if one is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(2);
+    let word = word.to_ascii_lowercase();
+    let len = word.chars().count();
+    let limit = if len < 4 { 1 } else { (len / 5).max(2) };
     words
         .iter()
-        .map(|w| (distance(&word.to_ascii_lowercase(), &w.to_ascii_lowercase()), *w))
+        .take(1000)
+        .map(|w| (w.to_ascii_lowercase(), *w))
+        .map(|(w, as_written)| match distance(&word, &w) {
+            // A word that was not written to its end.
+            d if d > limit && len >= 4 && w.starts_with(&word) => (limit, as_written),
+            d => (d, as_written),
+        })
         .filter(|(d, _)| *d <= limit)
         .min()
         .map(|(_, w)| w)

@@ -8,6 +8,7 @@ mod check;
 mod cx;
 mod decode;
 mod expand;
+mod hide;
 mod node;
 mod primitive;
 mod print;

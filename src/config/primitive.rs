@@ -124,11 +124,10 @@ impl Config for Duration {
     fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
         match &node.value {
             Value::Null => {}
-            Value::Int(n) => match u64::try_from(*n) {
-                Ok(n) => *self = Duration::from_nanos(n),
-                Err(_) => cx.error(node.pos, "a duration must not be negative"),
-            },
-            Value::Float(f) if *f >= 0.0 => *self = Duration::from_nanos(*f as u64),
+            Value::Int(0) => *self = Duration::ZERO,
+            Value::Int(n) if *n > 0 => *self = nanoseconds(n.unsigned_abs(), &n.to_string(), node, cx),
+            Value::Int(_) => cx.error(node.pos, "a duration must not be negative"),
+            Value::Float(f) if *f >= 0.0 => *self = nanoseconds(*f as u64, &f.to_string(), node, cx),
             Value::Str(text) => match parse_duration(text) {
                 Ok(d) => *self = d,
                 Err(why) => {
@@ -243,6 +242,15 @@ impl<T: Config + Default> Config for BTreeMap<String, T> {
     fn to_json(&self) -> serde_json::Value {
         serde_json::Value::Object(self.iter().map(|(k, v)| (k.clone(), v.to_json())).collect())
     }
+}
+
+/// The Collector's reading of a number as a duration, which is rarely what was meant.
+fn nanoseconds(nanos: u64, written: &str, node: &Node, cx: &mut Cx) -> Duration {
+    let duration = Duration::from_nanos(nanos);
+    let message = format!("{written} without a unit is nanoseconds: {}", format_duration(duration));
+    let hint = "write a unit, such as 300ms, 5s, 1m30s".to_owned();
+    cx.report(Severity::Warning, node.pos, message, Some(hint));
+    duration
 }
 
 #[cfg(test)]

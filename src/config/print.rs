@@ -76,7 +76,11 @@ impl Printing<'_> {
                 self.block(node, indent, &mut path.clone(), out);
             }
             value => {
-                let shown = if hidden { text(REDACTED) } else { flat(value) };
+                let shown = match value {
+                    _ if hidden => text(REDACTED),
+                    Value::Str(s) if self.secrets.is_some() => text(&without_credentials(s)),
+                    value => flat(value),
+                };
                 out.push_str(&format!(" {shown}"));
                 if let Some(source) = self.provenance.and_then(|s| s.get(usize::from(node.pos.source))) {
                     let name: String = source.name.chars().filter(|c| !c.is_control()).collect();
@@ -112,9 +116,21 @@ impl Printing<'_> {
                 });
                 Value::Seq(items.collect())
             }
+            Value::Str(s) if self.secrets.is_some() => Value::Str(without_credentials(s)),
             other => other.clone(),
         };
         Node::new(node.pos, value)
+    }
+}
+
+/// Text without the user and password of a URL in it.
+fn without_credentials(text: &str) -> String {
+    let end = |s: &str| s.find(['/', '?', '#', ' ']).unwrap_or(s.len());
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, path) = rest.split_at(end(rest));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{REDACTED}@{host}{path}"),
+        None => text.to_owned(),
     }
 }
 
@@ -183,6 +199,18 @@ mod tests {
             printing.json(&tree).to_string(),
             r#"{"a":{"token":"[REDACTED]","list":[1,{"b":null}],"empty":{}},"c":"1","d":"${x}"}"#
         );
+    }
+
+    #[test]
+    fn credentials_in_urls() {
+        for (written, shown) in [
+            ("http://u:p@h:1/x@y", "http://[REDACTED]@h:1/x@y"),
+            ("https://u@h", "https://[REDACTED]@h"),
+            ("https://h/a@b", "https://h/a@b"),
+            ("a@b", "a@b"),
+        ] {
+            assert_eq!(without_credentials(written), shown);
+        }
     }
 
     fn value() -> impl Strategy<Value = Value> {

@@ -5,6 +5,9 @@ use super::sources::SourceText;
 use super::yaml::lines;
 use super::{Diag, Severity};
 
+/// How many findings are shown as text; nobody reads more, and each may show a long line.
+const SHOWN: usize = 100;
+
 /// How much of a long line is shown, in characters.
 const WINDOW: usize = 120;
 
@@ -22,12 +25,15 @@ impl Severity {
 /// Findings as text: each with its place, the line and a caret under it, then how many there are.
 pub fn render(diags: &[Diag], sources: &[SourceText]) -> String {
     let mut out = String::new();
-    for diag in diags {
+    for diag in diags.iter().take(SHOWN) {
         one(diag, sources, &mut out);
         out.push('\n');
     }
     if !diags.is_empty() {
         out.push_str(&summary(diags));
+        if diags.len() > SHOWN {
+            out.push_str(&format!("; the first {SHOWN} are shown"));
+        }
         out.push('\n');
     }
     out
@@ -118,18 +124,22 @@ fn printable(text: &str) -> String {
 }
 
 /// How long the key or the value at the start of `rest` is.
-fn token(rest: &[char]) -> usize {
+pub(super) fn token(rest: &[char]) -> usize {
     let blank = |c: Option<&char>| c.is_none_or(|c| c.is_whitespace());
     match rest.first() {
         None => 0,
         Some(quote @ ('"' | '\'')) => {
-            let mut escaped = false;
-            let end = rest.iter().skip(1).position(|c| {
-                let end = c == quote && !escaped;
-                escaped = *c == '\\' && *quote == '"' && !escaped;
-                end
-            });
-            end.map_or(rest.len(), |end| end + 2)
+            let mut at = 1;
+            let end = loop {
+                match rest.get(at) {
+                    None => break rest.len(),
+                    Some('\\') if *quote == '"' => at += 2,
+                    Some(c) if c == quote && *quote == '\'' && rest.get(at + 1) == Some(quote) => at += 2,
+                    Some(c) if c == quote => break at + 1,
+                    Some(_) => at += 1,
+                }
+            };
+            end.min(rest.len())
         }
         Some('[' | '{') => 1,
         Some('$') if rest.get(1) == Some(&'{') => {
@@ -191,6 +201,8 @@ mod tests {
         for (text, col, len) in [
             ("a: b c # d", 4, 3),
             ("a: \"b \\\" c\" # d", 4, 8),
+            ("a: 'b''c: d' # e", 4, 9),
+            ("a: \"b\\", 4, 3),
             ("a: [x, y]", 4, 1),
             ("a: [x, y]", 5, 1),
             ("a: [x, yz]", 8, 2),
@@ -212,6 +224,13 @@ mod tests {
         let out = shown(&format!("{}\u{1b}[31m\t\u{202e}: x", "y".repeat(500)), 1, 501);
         assert!(out.chars().all(|c| c == '\n' || !c.is_control()));
         assert!(out.lines().all(|l| l.chars().count() < WINDOW + 10));
+    }
+
+    #[test]
+    fn a_flood_is_cut() {
+        let out = shown("", 0, 0).len();
+        let many = render(&vec![diag(0, 0); 1000], &[]);
+        assert!(many.ends_with("\n1000 errors; the first 100 are shown\n") && many.len() < 101 * out);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::sources::{Reader, Source, SourceText};
 use super::telemetry::TelemetryConfig;
 use super::types::{check_id, type_of};
 use super::{Config, Cx, Diag, Severity, nearest, unknown_key};
-use super::{check, expand};
+use super::{check, expand, hide};
 use crate::components::{AnyConfig, COMPONENTS, Component, Kind};
 use crate::pdata::Signal;
 
@@ -160,6 +160,8 @@ pub(super) struct Pipeline {
     pub pos: Pos,
     /// Receivers, processors, exporters.
     pub refs: [Vec<Ref>; 3],
+    /// Which of them are there under a misspelt key: what they lack is no second mistake.
+    pub misspelt: [bool; 3],
 }
 
 /// What the file says, before it is checked as a whole.
@@ -183,6 +185,7 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
     let (mut texts, mut cx) = (reader.sources, reader.cx);
     let tree = tree.map(|node| expand::expand(node, options.env, &mut texts, &mut cx));
     let broken = cx.diags.iter().any(|d| d.severity == Severity::Error);
+    let read = cx.diags.len();
     let draft = match &tree {
         Some(node) if !is_empty(node) => Some(decode(node, options.components, &mut cx)),
         // A file that cannot be read is not an empty one.
@@ -199,7 +202,16 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
         }
     };
     let plan = draft.and_then(|draft| check::check(draft, &mut cx));
-    let (mut diags, secrets) = (cx.diags, cx.secrets.into_iter().collect());
+    let mut diags = cx.diags;
+    let found = diags.split_off(read);
+    // What stands in for a value that could not be read is no second mistake.
+    let unread: HashSet<Pos> =
+        diags.iter().filter(|d| d.severity == Severity::Error).map(|d| d.pos).collect();
+    diags.extend(found.into_iter().filter(|d| d.pos.line == 0 || !unread.contains(&d.pos)));
+    let secrets = tree
+        .as_ref()
+        .map(|tree| hide::hide(tree, cx.secrets, cx.unknown, cx.mistyped, &mut texts))
+        .unwrap_or_default();
     if options.strict {
         for diag in diags.iter_mut().filter(|d| d.severity == Severity::Warning) {
             diag.severity = Severity::Error;
@@ -263,7 +275,10 @@ fn section(kind: Kind, node: &Node, table: &'static [Component], draft: &mut Dra
         cx.push(&key.text);
         let id = key.text.trim();
         match check_id(id) {
-            Err(why) => cx.error_hint(key.pos, why, format!("{} id is type or type/name", article(kind))),
+            Err(why) => {
+                cx.unknown();
+                cx.error_hint(key.pos, why, format!("{} id is type or type/name", article(kind)));
+            }
             Ok(()) => {
                 if let Some(first) = seen.insert(id, key.pos) {
                     cx.twice(key.pos, format!("duplicate name \"{id}\""), first);
@@ -316,6 +331,7 @@ pub(super) fn find(table: &'static [Component], kind: Kind, name: &str) -> Optio
 
 fn unknown_type(kind: Kind, pos: Pos, name: &str, table: &'static [Component], cx: &mut Cx) {
     let message = format!("unknown {} type \"{name}\"", kind.name());
+    cx.unknown();
     if let Some(hint) = gone(kind, name) {
         return cx.error_hint(pos, message, hint);
     }
@@ -357,7 +373,10 @@ pub(super) fn article(kind: Kind) -> String {
 fn connectors(node: &Node, cx: &mut Cx) {
     for (key, _) in entries(node, cx) {
         let message = format!("unknown connector type \"{}\"", type_of(key.text.trim()));
-        cx.within(&key.text, |cx| cx.error_hint(key.pos, message, "there are no connectors"));
+        cx.within(&key.text, |cx| {
+            cx.unknown();
+            cx.error_hint(key.pos, message, "there are no connectors");
+        });
     }
 }
 
@@ -386,18 +405,24 @@ fn pipelines(node: &Node, draft: &mut Draft, cx: &mut Cx) {
         if let Some(first) = seen.insert(id.to_owned(), key.pos) {
             cx.twice(key.pos, format!("duplicate name \"{id}\""), first);
         }
+        const KEYS: &[&str] = &["receivers", "processors", "exporters"];
         let mut refs: [Vec<Ref>; 3] = Default::default();
+        let mut misspelt = [false; 3];
         for (key, value) in entries(value, cx) {
             cx.push(&key.text);
-            let index = ["receivers", "processors", "exporters"].iter().position(|k| *k == key.text);
+            let index = KEYS.iter().position(|k| *k == key.text);
             match index.and_then(|i| refs.get_mut(i)) {
                 Some(slot) => *slot = self::refs(value, cx),
-                None => unknown_key(key.pos, &key.text, &["receivers", "processors", "exporters"], cx),
+                None => {
+                    unknown_key(key.pos, &key.text, KEYS, cx);
+                    let meant = nearest(&key.text, KEYS);
+                    misspelt.iter_mut().zip(KEYS).for_each(|(slot, k)| *slot |= meant == Some(k));
+                }
             }
             cx.pop();
         }
         if let Some(signal) = signal {
-            draft.pipelines.push(Pipeline { id: id.to_owned(), signal, pos: key.pos, refs });
+            draft.pipelines.push(Pipeline { id: id.to_owned(), signal, pos: key.pos, refs, misspelt });
         }
         cx.pop();
     }

@@ -15,8 +15,8 @@ crate::config! {
         pub metrics: MetricsConfig = MetricsConfig::default(),
         /// Attributes that describe this agent, in `target_info` and in every JSON log line; null removes one.
         pub resource: ResourceConfig = ResourceConfig::default(),
-        /// Not supported: the agent does not trace itself.
-        pub traces: Unsupported = Unsupported,
+        /// Traces of the agent itself, which there are none of.
+        pub traces: TracesConfig = TracesConfig::default(),
     }
 }
 
@@ -63,8 +63,8 @@ crate::config! {
         pub disable_stacktrace: Fixed<true> = Fixed,
         /// Only `false` can be written.
         pub development: Fixed<false> = Fixed,
-        /// Not supported: errors of the log itself go to stderr.
-        pub error_output_paths: Unsupported = Unsupported,
+        /// Only `[stderr]` can be written: errors of the log itself go there.
+        pub error_output_paths: Vec<String> = vec!["stderr".to_owned()],
         /// Not supported: the log is not exported over OTLP.
         pub processors: Unsupported = Unsupported,
         /// Not supported.
@@ -84,6 +84,40 @@ impl LogsConfig {
                 );
             });
         }
+        if self.error_output_paths != ["stderr"] {
+            cx.within("error_output_paths", |cx| {
+                let pos = node.pos_of("error_output_paths");
+                cx.error_hint(
+                    pos,
+                    "errors of the log itself go to stderr",
+                    "write [stderr] or take the key out",
+                );
+            });
+        }
+    }
+}
+
+crate::config_enum! {
+    /// How much the agent traces itself.
+    pub enum TracesLevel ignore_case {
+        /// Not at all.
+        None = "none",
+    }
+}
+
+crate::config! {
+    /// Traces of the agent itself.
+    pub struct TracesConfig {
+        /// Only `none` can be written.
+        pub level: TracesLevel = TracesLevel::None,
+        /// Not supported: the agent does not trace itself.
+        pub processors: Unsupported = Unsupported,
+        /// Not supported: the agent does not trace itself.
+        pub propagators: Unsupported = Unsupported,
+        /// Not supported: the agent does not trace itself.
+        pub sampler: Unsupported = Unsupported,
+        /// Not supported: the agent does not trace itself.
+        pub limits: Unsupported = Unsupported,
     }
 }
 
@@ -123,7 +157,7 @@ crate::config! {
         pub readers: Vec<MetricsReader> = vec![MetricsReader::default()],
         /// Not supported.
         pub views: Unsupported = Unsupported,
-        /// Removed from the Collector; write `readers`.
+        /// Not supported: it is gone from the Collector too, write `readers`.
         pub address: Unsupported = Unsupported,
     }
     validate = MetricsConfig::check;

@@ -31,22 +31,6 @@ impl ClientAuthConfig {
     }
 }
 
-config! {
-    /// One middleware of a client or server.
-    pub struct MiddlewareConfig {
-        /// The id of an extension.
-        pub id: ExtensionId = ExtensionId::default(),
-    }
-}
-
-/// Reports middlewares, which we have none of.
-pub(crate) fn refuse_middlewares(middlewares: &[MiddlewareConfig], node: &Node, cx: &mut Cx) {
-    if !middlewares.is_empty() {
-        let pos = node.pos_of("middlewares");
-        cx.within("middlewares", |cx| cx.error(pos, "middlewares are not supported"));
-    }
-}
-
 /// How long the kernel may wait for what was sent to be acknowledged before it gives the connection up. Without it
 /// a peer that vanished without a word (a lost node, a forgetful firewall) is believed in for a quarter of an hour.
 pub const UNACKNOWLEDGED: Duration = Duration::from_secs(30);

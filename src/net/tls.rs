@@ -12,7 +12,7 @@ mod material;
 mod server;
 
 pub use client::ClientTls;
-pub use config::{TlsClientConfig, TlsServerConfig, TlsSettings, TlsTpmConfig};
+pub use config::{TlsClientConfig, TlsServerConfig, TlsSettings};
 pub use server::ServerTls;
 
 pub use super::watch::register_metrics;

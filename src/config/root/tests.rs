@@ -382,7 +382,7 @@ fn every_mistake_has_its_place() {
                 "",
                 "{telemetry: {metrics: {readers: [{periodic: {interval: 1}}]}}, pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}",
             ),
-            "e 6:47 service::telemetry::metrics::readers::0::periodic: \"periodic\" is not supported | take the key \
+            "e 6:47 service::telemetry::metrics::readers::0::periodic: \"periodic\" is not supported | metrics are served, not pushed; scrape them; take the key \
              out",
         ),
         (
@@ -477,7 +477,7 @@ fn mistakes_on_the_command_line_have_places_too() {
     let loaded = load(&sources, options());
     assert_eq!(
         render(&loaded.diags, &loaded.sources),
-        "error: unknown key \"timeot\"\n  --> --set:1:27\n   |\n 1 | exporters.otlp_grpc/tempo.timeot=7s\n   |                           ^^^^^^^^^\n   = did you mean \"timeout\"?\n   = at exporters::otlp_grpc/tempo::timeot\n\n1 error\n"
+        "error: unknown key \"timeot\"\n  --> --set:1:27\n   |\n 1 | exporters.otlp_grpc/tempo.timeot=**\n   |                           ^^^^^^^^^\n   = did you mean \"timeout\"?\n   = at exporters::otlp_grpc/tempo::timeot\n\n1 error\n"
     );
 }
 

@@ -30,24 +30,37 @@ impl<const VALUE: bool> Config for Fixed<VALUE> {
     }
 }
 
-/// A key that cannot be written. Left out of the schema and the reference.
+/// A key that cannot be written, unless empty or with `enabled: false`. Left out of the schema and the reference.
+/// The field's doc comment says why: `Not supported: the reason.`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unsupported;
 
 impl Config for Unsupported {
     fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
-        let empty = match &node.value {
+        self.decode_field(node, "", cx);
+    }
+
+    fn decode_field(&mut self, node: &Node, doc: &'static str, cx: &mut Cx) {
+        let off = |n: &Node| n.value == Value::Bool(false);
+        let nothing = match &node.value {
             Value::Null => true,
             Value::Seq(items) => items.is_empty(),
-            Value::Map(entries) => entries.is_empty(),
+            Value::Map(entries) => entries.is_empty() || node.get("enabled").is_some_and(off),
             _ => false,
         };
         // What says nothing asks for nothing.
-        if !empty {
-            let path = cx.path();
-            let key = path.rsplit("::").next().unwrap_or_default();
-            cx.error_hint(node.pos, format!("\"{key}\" is not supported"), "take the key out");
+        if nothing {
+            return;
         }
+        let path = cx.path();
+        let key = path.rsplit("::").next().unwrap_or_default();
+        let doc = doc.split_whitespace().collect::<Vec<_>>().join(" ");
+        let hint = match doc.strip_prefix("Not supported: ") {
+            Some(reason) => format!("{}; take the key out", reason.trim_end_matches('.').replace('`', "")),
+            None => "take the key out".to_owned(),
+        };
+        cx.unknown();
+        cx.error_hint(node.pos, format!("\"{key}\" is not supported"), hint);
     }
 
     fn schema() -> Schema {

@@ -100,8 +100,11 @@ impl Headers {
         for (key, _) in entries.iter().filter(|(key, _)| key.text != "name" && key.text != "value") {
             cx.within(&key.text, |cx| super::super::unknown_key(key.pos, &key.text, &["name", "value"], cx));
         }
-        let Some(name) = item.get("name") else { return cx.error(item.pos, "\"name\" is missing") };
-        let Some(value) = item.get("value") else { return cx.error(item.pos, "\"value\" is missing") };
+        let (Some(name), Some(value)) = (item.get("name"), item.get("value")) else {
+            cx.unknown();
+            let missing = if item.get("name").is_some() { "value" } else { "name" };
+            return cx.error(item.pos, format!("\"{missing}\" is missing"));
+        };
         if let Some(text) = cx.within("name", |cx| text_of(name, cx)) {
             cx.within("value", |cx| self.add(text, name.pos, value, cx));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::types::Optional;
+use crate::config::types::{Optional, Unsupported};
 use crate::config::{Cx, Node};
 use crate::{config, config_enum};
 
@@ -96,8 +96,8 @@ config! {
         pub wait_for_result: bool = false,
         /// Whether the sender of the data waits for room when the queue is full, instead of being refused.
         pub block_on_overflow: bool = false,
-        /// The storage extension of a persistent queue. Not supported yet.
-        pub storage: Option<String> = None,
+        /// Not supported: queues are kept in memory.
+        pub storage: Unsupported = Unsupported,
         /// Merges and splits queued data before it is sent. Off unless written.
         pub batch: Optional<BatchConfig> = Optional::off(BatchConfig::default()),
     }
@@ -112,10 +112,6 @@ impl QueueConfig {
         }
         if self.queue_size <= 0 {
             fail("queue_size", "'queue_size' must be positive");
-        }
-        if self.storage.is_some() {
-            let why = "persistent queues are not supported yet; remove 'storage' to queue in memory";
-            fail("storage", why);
         }
         self.settle_batch_sizer(node, cx);
         let same_unit = |b: &BatchConfig| {

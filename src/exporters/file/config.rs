@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::components::ComponentConfig;
-use crate::config::types::Optional;
+use crate::config::types::{Optional, Unsupported};
 use crate::config::{Cx, Node};
 use crate::{config, config_enum};
 
@@ -42,8 +42,8 @@ config! {
         pub compression: Compression = Compression::None,
         /// How to compress.
         pub compression_params: CompressionParams = CompressionParams::default(),
-        /// Not supported: encoding extensions do not exist. Use `format`.
-        pub encoding: Option<String> = None,
+        /// Not supported: there are no encoding extensions, use `format`.
+        pub encoding: Unsupported = Unsupported,
         /// How often what was written is forced to the disk. Records reach the file at once.
         pub flush_interval: Duration = Duration::from_secs(1),
         /// Starts a new file when the current one is full, and removes old ones.
@@ -109,12 +109,6 @@ impl FileConfig {
         }
         if self.append && self.rotation.get().is_some() {
             error("append", "append cannot be used with rotation");
-        }
-        if self.encoding.is_some() {
-            error(
-                "encoding",
-                "encoding is not supported: there are no encoding extensions; use format: json or proto",
-            );
         }
         if self.flush_interval.is_zero() {
             error("flush_interval", "flush_interval must be larger than zero");

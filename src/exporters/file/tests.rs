@@ -263,7 +263,7 @@ fn keys_are_checked() {
         (vec![("path", text("x")), ("format", text("xml"))], Some("unsupported value \"xml\"")),
         (vec![("path", text("x")), ("compression", text("gzip"))], Some("unsupported value \"gzip\"")),
         (vec![("path", text("x")), ("flush_interval", Value::Int(0))], Some("larger than zero")),
-        (vec![("path", text("x")), ("encoding", text("otlp"))], Some("encoding is not supported")),
+        (vec![("path", text("x")), ("encoding", text("otlp"))], Some("\"encoding\" is not supported")),
         (
             vec![("path", text("x")), ("append", flag(true)), ("compression", text("zstd"))],
             Some("append cannot be used with compression"),

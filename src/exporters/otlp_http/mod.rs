@@ -133,8 +133,16 @@ pub fn build(
     }
     // What the user writes stands.
     headers.extend(config.client.headers.to_map());
-    let sender =
-        HttpSender { config: config.client.clone(), encoding: kind, url, headers, client: OnceLock::new() };
+    let mut shown = url.clone();
+    let _ = (shown.set_username(""), shown.set_password(None));
+    let sender = HttpSender {
+        config: config.client.clone(),
+        encoding: kind,
+        url,
+        shown: shown.into(),
+        headers,
+        client: OnceLock::new(),
+    };
     let delivery = DeliveryConfig {
         queue: config.sending_queue.get().cloned(),
         retry: config.retry_on_failure.clone(),
@@ -154,6 +162,8 @@ struct HttpSender {
     config: HttpClientConfig,
     encoding: Encoding,
     url: reqwest::Url,
+    /// The URL as it is logged: without user and password.
+    shown: String,
     headers: HeaderMap,
     client: OnceLock<HttpClient>,
 }
@@ -195,7 +205,7 @@ impl HttpSender {
                 Err(_) => break,
             }
         }
-        Ok(answer::outcome(response.status(), response.headers(), &answer, self.url.as_str()))
+        Ok(answer::outcome(response.status(), response.headers(), &answer, &self.shown))
     }
 
     fn body(&self, signal: Signal, rope: &Rope) -> Result<RopeBody, Outcome> {
@@ -220,7 +230,7 @@ impl HttpSender {
     fn broken(&self, error: reqwest::Error) -> Outcome {
         let permanent = error.is_builder();
         let reason =
-            format!("failed to make an HTTP request to {}: {}", self.url, causes(&error.without_url()));
+            format!("failed to make an HTTP request to {}: {}", self.shown, causes(&error.without_url()));
         if permanent { Outcome::rejected(reason) } else { Outcome::retry(reason) }
     }
 }

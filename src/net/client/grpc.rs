@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ClientAuthConfig, MiddlewareConfig, refuse_middlewares};
-use crate::config::types::{GrpcEndpoint, Headers, Optional};
+use super::ClientAuthConfig;
+use crate::config::types::{GrpcEndpoint, Headers, Optional, Unsupported};
 use crate::config::{Cx, Node};
 use crate::net::compress::Codec;
 use crate::net::tls::TlsClientConfig;
@@ -86,8 +86,8 @@ config! {
         pub authority: String = String::new(),
         /// How requests are authenticated.
         pub auth: Optional<ClientAuthConfig> = Optional::none(ClientAuthConfig::default()),
-        /// Not supported.
-        pub middlewares: Vec<MiddlewareConfig> = Vec::new(),
+        /// Not supported: no extension takes part in requests.
+        pub middlewares: Unsupported = Unsupported,
     }
     validate = GrpcClientConfig::check;
 }
@@ -99,7 +99,6 @@ const CONNECTION_HEADERS: [&str; 5] =
 impl GrpcClientConfig {
     /// What a struct that flattens this one must check of it.
     pub fn check(&self, node: &Node, cx: &mut Cx) {
-        refuse_middlewares(&self.middlewares, node, cx);
         if !self.authority.is_empty() && self.authority.parse::<::http::uri::Authority>().is_err() {
             let pos = node.pos_of("authority");
             cx.within("authority", |cx| cx.error(pos, format!("\"{}\" is not an authority", self.authority)));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::{ClientAuthConfig, MiddlewareConfig, UNACKNOWLEDGED, refuse_middlewares, user_agent};
-use crate::config::types::{Headers, HttpUrl, Optional};
+use super::{ClientAuthConfig, UNACKNOWLEDGED, user_agent};
+use crate::config::types::{Headers, HttpUrl, Optional, Unsupported};
 use crate::config::{Cx, Node, Value};
 use crate::net::auth::ClientAuth;
 use crate::net::compress::{Codec, validate_level};
@@ -105,8 +105,8 @@ config! {
         pub force_attempt_http2: bool = true,
         /// Keeps the cookies that the server sets. Off unless written.
         pub cookies: Optional<CookiesConfig> = Optional::none(CookiesConfig::default()),
-        /// Not supported.
-        pub middlewares: Vec<MiddlewareConfig> = Vec::new(),
+        /// Not supported: no extension takes part in requests.
+        pub middlewares: Unsupported = Unsupported,
     }
     validate = HttpClientConfig::check;
 }
@@ -114,7 +114,6 @@ config! {
 impl HttpClientConfig {
     /// What a struct that flattens this one must check of it.
     pub fn check(&self, node: &Node, cx: &mut Cx) {
-        refuse_middlewares(&self.middlewares, node, cx);
         let mut fail = |key: &str, why: String| cx.within(key, |cx| cx.error(node.pos_of(key), why));
         let counts = [
             ("max_idle_conns", self.max_idle_conns),

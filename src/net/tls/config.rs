@@ -7,22 +7,8 @@ use rustls::crypto::ring::{ALL_CIPHER_SUITES, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 
 use crate::config;
-use crate::config::types::Secret;
+use crate::config::types::{Secret, Unsupported};
 use crate::config::{Cx, Node};
-
-config! {
-    /// A key held by a trusted platform module. Not supported: `enabled: true` is an error.
-    pub struct TlsTpmConfig {
-        /// Must be `false`.
-        pub enabled: bool = false,
-        /// The module's device or socket.
-        pub path: String = String::new(),
-        /// The owner hierarchy's password.
-        pub owner_auth: Secret = Secret::default(),
-        /// The key's password.
-        pub auth: Secret = Secret::default(),
-    }
-}
 
 config! {
     /// What the TLS blocks of servers and clients have in common.
@@ -55,8 +41,8 @@ config! {
         /// How often certificate and key files are looked at for a change, at handshakes; 0 means never. Left
         /// out, they are looked at every 10s at most.
         pub reload_interval: Option<Duration> = None,
-        /// Keys in a trusted platform module; not supported.
-        pub tpm: TlsTpmConfig = TlsTpmConfig::default(),
+        /// Not supported: keys are read from files or text, not from a trusted platform module.
+        pub tpm: Unsupported = Unsupported,
     }
 }
 
@@ -218,9 +204,6 @@ impl TlsSettings {
             if let Err(why) = group(name) {
                 error_at("curve_preferences", node, cx, why);
             }
-        }
-        if self.tpm.enabled {
-            error_at("tpm", node, cx, "keys in a trusted platform module are not supported".to_owned());
         }
     }
 }

@@ -356,7 +356,7 @@ fn what_cannot_be_done_is_refused_when_the_file_is_read() {
         (vec![("curve_preferences", list("P521"))], "the curve type P521 is not supported"),
         (vec![("curve_preferences", list("X25519MLKEM768"))], "is not supported"),
         (vec![("curve_preferences", list("P-1"))], "invalid curve type"),
-        (vec![("tpm", map(&[("enabled", yes)]).value)], "trusted platform module"),
+        (vec![("tpm", map(&[("enabled", yes)]).value)], "\"tpm\" is not supported"),
         (vec![("server_name_override", text("a b"))], "neither a host name nor an IP address"),
         (vec![("unheard_of", text("x"))], "unknown key"),
     ];

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::components::ComponentConfig;
-use crate::config::types::{Endpoint, ExtensionId, Headers, Optional};
-use crate::config::{Cx, Node};
+use crate::config::types::{Endpoint, ExtensionId, Headers, Optional, Unsupported};
+use crate::config::{Cx, Key, Node, Value};
 use crate::net::listen::Transport;
 use crate::net::tls::TlsServerConfig;
 use crate::{config, config_enum};
@@ -60,8 +60,8 @@ config! {
         pub auth: Optional<GrpcAuthConfig> = Optional::none(GrpcAuthConfig::default()),
         /// Keeps the request's metadata with the telemetry, for processors and exporters that use it.
         pub include_metadata: bool = false,
-        /// Extensions that see every request. Not supported: must be empty.
-        pub middlewares: Vec<Middleware> = Vec::new(),
+        /// Not supported: no extension takes part in requests; memory is limited before a request is read.
+        pub middlewares: Unsupported = Unsupported,
     }
     validate = GrpcServerConfig::check;
 }
@@ -151,8 +151,8 @@ config! {
         pub idle_timeout: Duration = Duration::ZERO,
         /// Whether a connection may serve more than one request.
         pub keep_alives_enabled: bool = true,
-        /// Extensions that see every request. Not supported: must be empty.
-        pub middlewares: Vec<Middleware> = Vec::new(),
+        /// Not supported: no extension takes part in requests; memory is limited before a request is read.
+        pub middlewares: Unsupported = Unsupported,
     }
     validate = HttpProtocolConfig::check;
 }
@@ -181,14 +181,6 @@ config! {
         pub request_params: Vec<String> = Vec::new(),
     }
     validate = HttpAuthConfig::check;
-}
-
-config! {
-    /// One middleware.
-    pub struct Middleware {
-        /// The extension.
-        pub id: ExtensionId = ExtensionId::default(),
-    }
 }
 
 config_enum! {
@@ -258,7 +250,14 @@ impl ComponentConfig for OtlpConfig {
 
 impl OtlpConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
-        if self.protocols.grpc.get().is_none() && self.protocols.http.get().is_none() {
+        let none = self.protocols.grpc.get().is_none() && self.protocols.http.get().is_none();
+        let unknown = |(key, _): &(Key, Node)| key.text != "grpc" && key.text != "http";
+        // A protocol under a misspelt key is there.
+        let misspelt = match node.get("protocols").map(|n| &n.value) {
+            Some(Value::Map(entries)) => entries.iter().any(unknown),
+            _ => false,
+        };
+        if none && !misspelt {
             cx.error_hint(
                 node.pos_of("protocols"),
                 "must specify at least one protocol when using the OTLP receiver",
@@ -287,7 +286,6 @@ impl GrpcServerConfig {
             }
         }
         check_listen(&self.endpoint, self.transport, node, cx);
-        check_middlewares(&self.middlewares, node, cx);
     }
 
     /// The largest message, in bytes.
@@ -309,7 +307,6 @@ impl HttpProtocolConfig {
             }
         }
         check_listen(&self.endpoint, self.transport, node, cx);
-        check_middlewares(&self.middlewares, node, cx);
     }
 
     /// The path of each signal, in the order of [`Signal::ALL`](crate::pdata::Signal::ALL).
@@ -383,16 +380,6 @@ fn check_listen(endpoint: &Endpoint, transport: Transport, node: &Node, cx: &mut
         );
     } else if matches!(transport, Transport::Tcp4 | Transport::Tcp6) && endpoint.unix_path().is_some() {
         cx.error(node.pos_of("transport"), "the endpoint is a unix socket; write transport: unix");
-    }
-}
-
-fn check_middlewares(middlewares: &[Middleware], node: &Node, cx: &mut Cx) {
-    if !middlewares.is_empty() {
-        cx.error_hint(
-            node.pos_of("middlewares"),
-            "middlewares are not supported",
-            "remove the list; memory is always limited, before a request is read",
-        );
     }
 }
 

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 
 pub use config::{
     ContentCoding, CorsConfig, EnforcementPolicy, GrpcAuthConfig, GrpcServerConfig, HttpAuthConfig,
-    HttpProtocolConfig, KeepaliveConfig, Middleware, OtlpConfig, Protocols, ServerParameters,
+    HttpProtocolConfig, KeepaliveConfig, OtlpConfig, Protocols, ServerParameters,
 };
 
 use self::grpc::Grpc;
