@@ -39,7 +39,6 @@ exporters:
     tls: {insecure: true}
     compression: none
     timeout: 5s
-    retry_on_failure: {initial_interval: 100ms, max_interval: 1s, max_elapsed_time: 0s}
     sending_queue: {sizer: bytes, queue_size: 1073741824}
 service:
   pipelines:
