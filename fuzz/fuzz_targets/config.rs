@@ -1,9 +1,12 @@
 //! Any bytes as a config: findings stand in the file, there is a plan exactly when none of them is an error, and
-//! what is printed of a config that is fine is read as the same config.
+//! what is printed of a config is read as the same config.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidegate::config::{Node, Pos, Printing, Severity, SourceText, Value, parse_bytes, render, to_json};
+
+/// What is printed is longer than what was read where that had aliases; so much of it is read again.
+const LONGEST: usize = 1 << 20;
 
 fuzz_target!(|data: &[u8]| {
     // Other files are no business of a fuzzer.
@@ -25,13 +28,25 @@ fuzz_target!(|data: &[u8]| {
     let Some(tree) = &loaded.tree else { return };
     places(tree, &inside);
     let printed = Printing::default().yaml(tree);
-    if loaded.is_ok() && !printed.contains("file:") {
+    if printed.len() < LONGEST && !printed.contains("file:") {
         let again = parse_bytes(printed.as_bytes());
-        assert!(again.is_ok(), "{printed}\n{}", render(&again.diags, &again.sources));
-        let Some(reread) = &again.tree else { panic!("no tree of {printed}") };
+        let why = || format!("{printed}\n{}", render(&again.diags, &again.sources));
+        // What a reference stands for is a text to some fields and a number to others; it is printed as a number.
+        assert!(again.is_ok() || failed || refers(tree), "{}", why());
+        let Some(reread) = &again.tree else { panic!("unreadable: {}", why()) };
         assert_eq!(Printing::default().yaml(reread), printed);
     }
 });
+
+/// Whether some value came from a reference and is more than its text.
+fn refers(node: &Node) -> bool {
+    node.expanded.is_some()
+        || match &node.value {
+            Value::Seq(items) => items.iter().any(refers),
+            Value::Map(entries) => entries.iter().any(|(_, value)| refers(value)),
+            _ => false,
+        }
+}
 
 fn places(node: &Node, inside: &impl Fn(Pos)) {
     inside(node.pos);

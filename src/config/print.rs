@@ -9,6 +9,9 @@ use super::sources::SourceText;
 /// What is shown in place of a secret.
 const REDACTED: &str = "[REDACTED]";
 
+/// How long a key may be, in bytes, that is not marked by `?`; YAML allows 1024 characters.
+const MAX_IMPLICIT_KEY: usize = 1000;
+
 /// What `print-config` shows of a tree.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Printing<'a> {
@@ -41,7 +44,11 @@ impl Printing<'_> {
             Value::Map(entries) => {
                 for (key, value) in entries {
                     path.push(&key.text);
-                    out.push_str(&format!("{margin}{}:", text(&key.text)));
+                    let key = quoted(&key.text);
+                    match key.len() {
+                        0..=MAX_IMPLICIT_KEY => out.push_str(&format!("{margin}{key}:")),
+                        _ => out.push_str(&format!("{margin}? {key}\n{margin}:")),
+                    }
                     self.value(value, indent + 2, path, out);
                     path.pop();
                 }
@@ -150,10 +157,14 @@ fn flat(value: &Value) -> String {
     }
 }
 
-/// Text as it can stand in a file and be read, expanded and typed back to itself.
+/// A value as it can stand in a file and be read, expanded and typed back to itself.
 fn text(s: &str) -> String {
     // Dollar signs before a brace or another would be expanded again.
-    let s = &s.replace('$', "$$");
+    quoted(&s.replace('$', "$$"))
+}
+
+/// Text that is read back as it is, in quotes where it needs them. Keys are this: they are not expanded.
+fn quoted(s: &str) -> String {
     let safe = |c: char| c.is_alphanumeric() || "_./-+@%=~$^()*<>;".contains(c);
     let inner = |c: char| safe(c) || c == ' ' || c == ':';
     let plain = s.starts_with(|c: char| c.is_alphanumeric() || "_./$^(".contains(c))
@@ -162,11 +173,7 @@ fn text(s: &str) -> String {
         && !s.contains(": ")
         && s.len() < 200
         && matches!(scalar::resolve(s), Value::Str(_));
-    if plain {
-        s.clone()
-    } else {
-        serde_json::Value::from(s.as_str()).to_string().replace('\u{7f}', "\\u007f")
-    }
+    if plain { s.to_owned() } else { serde_json::Value::from(s).to_string().replace('\u{7f}', "\\u007f") }
 }
 
 #[cfg(test)]
@@ -213,6 +220,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn long_keys_are_read_back() {
+        let key = |text: &str| format!("\"{}{text}\"", "k".repeat(1100));
+        let (outer, inner) = (key("é"), key("i"));
+        let tree = read(&format!("- ? {outer}\n  : ? {inner}\n    : [x]\n    b: 1\n- c\n"));
+        let printed = Printing::default().yaml(&tree);
+        assert!(read(&printed).same(&tree), "{printed}");
+    }
+
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -225,7 +241,7 @@ mod tests {
         leaf.prop_recursive(3, 20, 4, |inner| {
             let node = inner.prop_map(|v| Node::new(Default::default(), v));
             let key =
-                "[a-z0-9:#~ -]{0,6}".prop_map(|text| super::super::Key { pos: Default::default(), text });
+                "[a-z0-9:#~$ -]{0,6}".prop_map(|text| super::super::Key { pos: Default::default(), text });
             prop_oneof![
                 proptest::collection::vec(node.clone(), 0..4).prop_map(Value::Seq),
                 proptest::collection::vec((key, node), 0..4).prop_map(|mut entries| {
