@@ -36,7 +36,7 @@ fn bad_configs() {
         ("grpc: {enabled: false}", "must specify at least one protocol when using the OTLP receiver"),
         ("grpc: {max_recv_msg_size_mib: -1}", "must be between 1 and 4095: -1"),
         ("grpc: {read_buffer_size: -1}", "invalid read_buffer_size value: -1"),
-        ("grpc: {middlewares: [{id: limiter}]}", "middlewares are not supported"),
+        ("grpc: {middlewares: [{id: limiter}]}", "\"middlewares\" is not supported"),
         ("grpc: {endpoint: ''}", "\"endpoint\" is empty"),
         ("grpc: {endpoint: 'localhost:1', transport: unix}", "is not the path of a unix socket"),
         ("grpc: {transport: udp}", "unsupported value \"udp\""),
