@@ -1,3 +1,5 @@
+//! Compression: every codec both ways, bombs against the ledger, damaged input.
+
 use std::io::Write;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Listening: addresses, unix sockets, limits on connections, handshakes outside the accept loop.
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 

@@ -1,3 +1,5 @@
+//! TLS by real handshakes: trust, names, versions, client certificates, reloads.
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
