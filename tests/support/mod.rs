@@ -148,9 +148,17 @@ pub fn from_env(name: &str, default: u64) -> u64 {
     }
 }
 
-/// Loopback on a port that was free a moment ago.
+/// A port on loopback that was free a moment ago and that no outgoing connection will take: it lies below the range
+/// from which the system gives those their ports.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    const LOWEST: u16 = 12_000;
+    const HIGHEST: u16 = 32_000;
+    loop {
+        let port = fastrand::u16(LOWEST..HIGHEST);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// `127.0.0.1:port`.
