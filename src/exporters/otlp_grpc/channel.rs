@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::io::{Handle, gather};
 use super::message::Message;
+use super::proxy::Proxy;
 use crate::config::types::Target;
 use crate::net::client::{Balancer, GrpcClientConfig, KeepaliveConfig, UNACKNOWLEDGED};
 use crate::net::tls::ClientTls;
@@ -39,6 +40,7 @@ const WINDOW: u32 = 1 << 20;
 /// Connections to one endpoint.
 pub(super) struct Channel {
     target: Target,
+    proxy: Option<Proxy>,
     tls: Option<ClientTls>,
     balancer: Balancer,
     wait_for_ready: bool,
@@ -81,6 +83,8 @@ pub(super) struct Connection {
 enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// Behind the channel's proxy, which resolves the name itself.
+    Proxied,
 }
 
 /// What TLS and plaintext have in common.
@@ -89,8 +93,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 
 impl Channel {
     pub fn new(config: &GrpcClientConfig, tls: Option<ClientTls>, supervisor: Supervisor) -> Arc<Self> {
+        let proxy = match config.endpoint.target() {
+            Target::Tcp { host, port } => Proxy::from_env(host, *port),
+            Target::Unix(_) | Target::None => None,
+        };
         Arc::new(Channel {
             target: config.endpoint.target().clone(),
+            proxy,
             tls,
             balancer: config.balancer_name,
             wait_for_ready: config.wait_for_ready,
@@ -188,6 +197,9 @@ impl Channel {
     }
 
     async fn resolve(&self) -> Result<Vec<Address>, String> {
+        if self.proxy.is_some() {
+            return Ok(vec![Address::Proxied]);
+        }
         match &self.target {
             Target::Unix(path) => Ok(vec![Address::Unix(path.clone())]),
             Target::None => Err("no endpoint".to_owned()),
@@ -210,6 +222,7 @@ impl Channel {
         let name = match address {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(path) => path.display().to_string(),
+            Address::Proxied => self.proxy.as_ref().map(Proxy::name).unwrap_or_default(),
         };
         match tokio::time::timeout(DIAL_TIMEOUT, self.connect(address)).await {
             Ok(Ok(established)) => Ok(established),
@@ -219,14 +232,16 @@ impl Channel {
     }
 
     async fn connect(&self, address: &Address) -> io::Result<Established> {
-        let socket: Box<dyn Socket> = match address {
-            Address::Tcp(address) => {
-                let socket = TcpStream::connect(address).await?;
-                socket.set_nodelay(true)?;
-                socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-                Box::new(socket)
-            }
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        let tcp = |socket: TcpStream| {
+            socket.set_nodelay(true)?;
+            socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+            Ok::<_, io::Error>(Box::new(socket))
+        };
+        let socket: Box<dyn Socket> = match (address, &self.proxy) {
+            (Address::Tcp(address), _) => tcp(TcpStream::connect(address).await?)?,
+            (Address::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+            (Address::Proxied, Some(proxy)) => tcp(proxy.connect().await?)?,
+            (Address::Proxied, None) => return Err(io::Error::other("no proxy")),
         };
         let socket: Box<dyn Socket> = match &self.tls {
             None => socket,

@@ -6,6 +6,7 @@
 mod channel;
 mod io;
 mod message;
+mod proxy;
 mod status;
 
 use std::sync::{Arc, OnceLock};
