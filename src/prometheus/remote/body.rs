@@ -1,0 +1,302 @@
+//! One request, encoded but for its compression, that can be cut, counted and turned into the older version.
+//!
+//! A body is a head (the symbols of 2.0; nothing in 1.0) and series end to end. `ends` says where each item (OTLP
+//! data point) ends, so that a refused request is cut without being read.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+
+use super::wire::{field, varint_field};
+use crate::exporters::delivery::ShardBody;
+use crate::pdata::wire::{Cursor, Value, WireError, read_varint};
+
+/// A version of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// `prometheus.WriteRequest`.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
+}
+
+/// What a request holds, as the 2.0 response headers count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Float samples.
+    pub samples: usize,
+    /// Native histograms.
+    pub histograms: usize,
+    /// Exemplars.
+    pub exemplars: usize,
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct WriteBody {
+    version: Version,
+    head: Bytes,
+    series: Bytes,
+    /// Where items end in `series`. What follows the last belongs to it.
+    ends: Vec<u32>,
+    counts: Counts,
+    compressed: OnceLock<Bytes>,
+    undo: Option<Undo>,
+    delivered: AtomicBool,
+}
+
+/// What the order of a series was before an item, for items that go back to their sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The series.
+    pub group: u32,
+    /// Which numbering of series that is.
+    pub epoch: u32,
+    /// Milliseconds of the newest sample before.
+    pub before: i64,
+    /// Milliseconds of this sample.
+    pub time: i64,
+}
+
+/// Where bodies that were not delivered leave their steps.
+#[derive(Debug, Default)]
+pub struct Returned {
+    steps: Mutex<Vec<Step>>,
+    any: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Undo {
+    steps: Vec<Step>,
+    back: Arc<Returned>,
+}
+
+impl Returned {
+    /// Takes what has come back; almost always nothing, at the price of one load.
+    pub fn take(&self) -> Vec<Step> {
+        if !self.any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.steps.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl WriteBody {
+    /// A request; `steps` are empty when nobody waits for it.
+    pub(super) fn new(
+        version: Version,
+        head: Vec<u8>,
+        series: Vec<u8>,
+        ends: Vec<u32>,
+        counts: Counts,
+        steps: Vec<Step>,
+        back: &Arc<Returned>,
+    ) -> Self {
+        WriteBody {
+            version,
+            head: head.into(),
+            series: series.into(),
+            ends,
+            counts,
+            compressed: OnceLock::new(),
+            undo: (!steps.is_empty()).then(|| Undo { steps, back: back.clone() }),
+            delivered: AtomicBool::new(false),
+        }
+    }
+
+    /// The version it is encoded in.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What it holds.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The message before compression.
+    pub fn message(&self) -> Bytes {
+        if self.head.is_empty() {
+            return self.series.clone();
+        }
+        [&self.head[..], &self.series[..]].concat().into()
+    }
+
+    /// The message as a snappy block; compressed once.
+    ///
+    /// # Errors
+    /// The message is larger than 4 GiB.
+    pub fn compressed(&self) -> Result<Bytes, snap::Error> {
+        if let Some(done) = self.compressed.get() {
+            return Ok(done.clone());
+        }
+        let block = Bytes::from(snap::raw::Encoder::new().compress_vec(&self.message())?);
+        Ok(self.compressed.get_or_init(|| block).clone())
+    }
+
+    /// The destination has it, or will never have it: its samples are not expected again.
+    pub fn settle(&self) {
+        self.delivered.store(true, Ordering::Release);
+    }
+
+    /// The same data as a 1.0 message: metadata and start times, which 1.0 has no place for, are left out.
+    ///
+    /// # Errors
+    /// It is no message of ours.
+    pub fn to_v1(&self) -> Result<Vec<u8>, WireError> {
+        let mut symbols: Vec<&[u8]> = Vec::new();
+        let mut cursor = Cursor::new(&self.head);
+        while let Some(field) = cursor.next_field()? {
+            symbols.push(field.value.bytes()?);
+        }
+        let mut out = Vec::with_capacity(self.series.len() * 4);
+        let (mut series, mut inner) = (Vec::new(), Vec::new());
+        let mut cursor = Cursor::new(&self.series);
+        while let Some(message) = cursor.next_field()? {
+            series.clear();
+            let mut fields = Cursor::new(message.value.bytes()?);
+            while let Some(part) = fields.next_field()? {
+                let bytes = part.value.bytes()?;
+                match part.number {
+                    1 => labels_to_v1(bytes, &symbols, &mut series)?,
+                    2 => {
+                        inner.clear();
+                        without(bytes, 3, &mut inner)?;
+                        field(2, &inner, &mut series);
+                    }
+                    3 => {
+                        inner.clear();
+                        without(bytes, 17, &mut inner)?;
+                        field(4, &inner, &mut series);
+                    }
+                    4 => {
+                        inner.clear();
+                        exemplar_to_v1(bytes, &symbols, &mut inner)?;
+                        field(3, &inner, &mut series);
+                    }
+                    _ => {}
+                }
+            }
+            field(1, &series, &mut out);
+        }
+        Ok(out)
+    }
+
+    fn part(&self, series: Bytes, ends: Vec<u32>, steps: Vec<Step>) -> WriteBody {
+        WriteBody {
+            version: self.version,
+            head: self.head.clone(),
+            counts: count(self.version, &series).unwrap_or_default(),
+            series,
+            ends,
+            compressed: OnceLock::new(),
+            undo: self
+                .undo
+                .as_ref()
+                .filter(|_| !steps.is_empty())
+                .map(|undo| Undo { steps, back: undo.back.clone() }),
+            delivered: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drop for WriteBody {
+    fn drop(&mut self) {
+        if let Some(undo) = self.undo.take()
+            && !self.delivered.load(Ordering::Acquire)
+        {
+            undo.back.steps.lock().unwrap_or_else(PoisonError::into_inner).extend(undo.steps);
+            undo.back.any.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl ShardBody for WriteBody {
+    fn items(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn halve(mut self) -> Result<[Self; 2], Self> {
+        let middle = self.ends.len() / 2;
+        let Some(&cut) = middle.checked_sub(1).and_then(|last| self.ends.get(last)) else { return Err(self) };
+        let mut first = std::mem::take(&mut self.ends);
+        let mut second = first.split_off(middle);
+        second.iter_mut().for_each(|end| *end -= cut);
+        let mut steps = self.undo.as_mut().map(|u| std::mem::take(&mut u.steps)).unwrap_or_default();
+        let later = if steps.is_empty() { Vec::new() } else { steps.split_off(middle.min(steps.len())) };
+        let at = (cut as usize).min(self.series.len());
+        let halves = [
+            self.part(self.series.slice(..at), std::mem::take(&mut first), steps),
+            self.part(self.series.slice(at..), second, later),
+        ];
+        self.settle();
+        Ok(halves)
+    }
+
+    fn size(&self) -> usize {
+        self.head.len() + self.series.len()
+    }
+}
+
+/// Counts what stands in encoded series.
+fn count(version: Version, series: &[u8]) -> Result<Counts, WireError> {
+    let mut counts = Counts::default();
+    let mut cursor = Cursor::new(series);
+    while let Some(message) = cursor.next_field()? {
+        let mut fields = Cursor::new(message.value.bytes()?);
+        while let Some(part) = fields.next_field()? {
+            match (part.number, version) {
+                (2, _) => counts.samples += 1,
+                (4, Version::V1) | (3, Version::V2) => counts.histograms += 1,
+                (3, Version::V1) | (4, Version::V2) => counts.exemplars += 1,
+                _ => {}
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Packed references as Label messages in field 1.
+fn labels_to_v1(mut refs: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result<(), WireError> {
+    let mut next = || -> Result<&[u8], WireError> {
+        let (at, used) = read_varint(refs)?;
+        refs = refs.get(used..).unwrap_or_default();
+        let symbol = usize::try_from(at).ok().and_then(|at| symbols.get(at));
+        symbol.copied().ok_or(WireError::Truncated)
+    };
+    let mut label = Vec::new();
+    loop {
+        let name = match next() {
+            Ok(name) => name,
+            Err(_) => return Ok(()),
+        };
+        let value = next()?;
+        label.clear();
+        field(1, name, &mut label);
+        field(2, value, &mut label);
+        field(1, &label, out);
+    }
+}
+
+fn exemplar_to_v1(message: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result<(), WireError> {
+    let mut cursor = Cursor::new(message);
+    while let Some(part) = cursor.next_field()? {
+        match (part.number, part.value) {
+            (1, Value::Bytes(refs)) => labels_to_v1(refs, symbols, out)?,
+            _ => out.extend_from_slice(message.get(part.start..part.end).unwrap_or_default()),
+        }
+    }
+    Ok(())
+}
+
+/// Copies a message but for one field.
+fn without(message: &[u8], number: u32, out: &mut Vec<u8>) -> Result<(), WireError> {
+    let mut cursor = Cursor::new(message);
+    while let Some(part) = cursor.next_field()? {
+        if part.number != number {
+            out.extend_from_slice(message.get(part.start..part.end).unwrap_or_default());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! What is kept of metrics: their family, and the labels that differ between the series of one point.
+//!
+//! A histogram's series share all labels but the name's suffix and `le`. Those are made once a family (and anew when
+//! bounds change), so that a bucket costs no more than copying them between the shared labels of its point.
+
+use std::collections::HashMap;
+
+use super::body::Version;
+use super::cache::Symbols;
+use super::open::Meta;
+use super::wire::{field, varint_field};
+use crate::prometheus::map::{Family, NAME};
+
+/// The labels of one list of numbers, as blocks.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// The list the labels are for.
+    raw: Vec<u8>,
+    blocks: Vec<u8>,
+    ends: Vec<u32>,
+    generation: Option<u64>,
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Why its points are dropped, if they are.
+    pub skip: Option<&'static str>,
+    /// What it becomes; empty when it is skipped.
+    pub family: Family,
+    /// The description it was made from.
+    pub description: Vec<u8>,
+    /// The name's label, as it is and with `_bucket`, `_sum` and `_count`.
+    pub names: [Vec<u8>; 4],
+    /// `le` labels, the last one for `+Inf`.
+    pub bounds: Numbers,
+    /// `quantile` labels.
+    pub quantiles: Numbers,
+    /// For 2.0.
+    pub meta: Meta,
+    generation: Option<u64>,
+    /// Whether it came since its metadata was last told.
+    pub seen: bool,
+}
+
+/// Which name of a family.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Suffix {
+    Bucket = 1,
+    Sum = 2,
+    Count = 3,
+}
+
+/// All metrics seen.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    table: HashMap<u128, u32>,
+    known: Vec<Known>,
+    bytes: usize,
+}
+
+impl Families {
+    pub fn find(&self, key: u128) -> Option<u32> {
+        self.table.get(&key).copied()
+    }
+
+    pub fn get_mut(&mut self, at: u32) -> Option<&mut Known> {
+        self.known.get_mut(at as usize)
+    }
+
+    /// Remembers a metric.
+    pub fn insert(&mut self, key: u128, known: Known) -> u32 {
+        let at = self.known.len() as u32;
+        self.bytes += 512 + 8 * known.family.name.len() + known.family.help.len() * 2;
+        self.known.push(known);
+        self.table.insert(key, at);
+        at
+    }
+
+    /// About how many bytes there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn clear(&mut self) {
+        *self = Families::default();
+    }
+
+    /// The 1.0 metadata messages of all families that came since they were last told, as fields of a request.
+    pub fn tell(&mut self, out: &mut Vec<u8>) {
+        let mut message = Vec::new();
+        for known in self.known.iter_mut().filter(|k| k.seen && k.skip.is_none()) {
+            known.seen = false;
+            message.clear();
+            varint_field(1, known.family.kind as u64, &mut message);
+            field(2, known.family.name.as_bytes(), &mut message);
+            if !known.family.help.is_empty() {
+                field(4, known.family.help.as_bytes(), &mut message);
+            }
+            if !known.family.unit.is_empty() {
+                field(5, known.family.unit.as_bytes(), &mut message);
+            }
+            field(3, &message, out);
+        }
+    }
+}
+
+impl Known {
+    pub fn new(family: Family, description: &[u8], skip: Option<&'static str>) -> Self {
+        Known {
+            skip,
+            family,
+            description: description.to_vec(),
+            names: Default::default(),
+            bounds: Numbers::default(),
+            quantiles: Numbers::default(),
+            meta: Meta::default(),
+            generation: None,
+            seen: true,
+        }
+    }
+
+    /// Makes the labels, once a generation.
+    #[inline]
+    pub fn prepare(&mut self, version: Version, generation: u64, symbols: &mut Symbols) {
+        if self.generation != Some(generation) {
+            self.make(version, generation, symbols);
+        }
+    }
+
+    #[cold]
+    fn make(&mut self, version: Version, generation: u64, symbols: &mut Symbols) {
+        self.generation = Some(generation);
+        for (block, suffix) in self.names.iter_mut().zip(["", "_bucket", "_sum", "_count"]) {
+            block.clear();
+            let name = format!("{}{suffix}", self.family.name);
+            label(version, symbols, NAME, &name, block);
+        }
+        let help = if version == Version::V2 { symbols.intern(self.family.help.as_bytes()) } else { 0 };
+        let unit = if version == Version::V2 { symbols.intern(self.family.unit.as_bytes()) } else { 0 };
+        self.meta = Meta { kind: self.family.kind as u8, help, unit };
+    }
+
+    /// The label of the name with a suffix.
+    #[inline]
+    pub fn name(&self, suffix: Suffix) -> &[u8] {
+        self.names.get(suffix as usize).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl Numbers {
+    /// Whether the labels are those for this list.
+    #[inline]
+    pub fn fits(&self, raw: &[u8], generation: u64) -> bool {
+        self.generation == Some(generation) && self.raw == raw
+    }
+
+    /// Makes the labels for a list: `texts` in order, each as a label `name`.
+    pub fn make(
+        &mut self,
+        raw: &[u8],
+        generation: u64,
+        texts: impl Iterator<Item = String>,
+        name: &str,
+        version: Version,
+        symbols: &mut Symbols,
+    ) {
+        self.raw.clear();
+        self.raw.extend_from_slice(raw);
+        self.generation = Some(generation);
+        self.blocks.clear();
+        self.ends.clear();
+        for text in texts {
+            label(version, symbols, name, &text, &mut self.blocks);
+            self.ends.push(self.blocks.len() as u32);
+        }
+    }
+
+    /// The label of the `at`-th number.
+    #[inline]
+    pub fn block(&self, at: usize) -> &[u8] {
+        let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let end = self.ends.get(at).copied().unwrap_or(start);
+        self.blocks.get(start as usize..end as usize).unwrap_or_default()
+    }
+}
+
+/// Appends one label in the form of a version.
+pub(super) fn label(version: Version, symbols: &mut Symbols, name: &str, value: &str, out: &mut Vec<u8>) {
+    match version {
+        Version::V1 => {
+            let mut inner = Vec::with_capacity(name.len() + value.len() + 8);
+            field(1, name.as_bytes(), &mut inner);
+            field(2, value.as_bytes(), &mut inner);
+            field(1, &inner, out);
+        }
+        Version::V2 => {
+            for text in [name, value] {
+                out.extend_from_slice(&symbols.intern(text.as_bytes()).to_le_bytes());
+            }
+        }
+    }
+}
