@@ -1,6 +1,7 @@
-//! OTLP metrics as Prometheus knows them: names, labels, values, and the wire of remote write.
+//! What OTLP metrics become in Prometheus: names, labels, values and types, shared by all that speak to it.
 
 pub mod map;
 pub mod names;
+pub mod native;
 pub mod remote;
 pub mod text;
