@@ -12,6 +12,7 @@
 //! * [`config`]: what the user wrote, where it stands, and what is wrong with it.
 //! * [`pipeline`]: how components are wired, acknowledged, bounded and kept alive.
 //! * [`receivers`], [`processors`], [`exporters`], [`extensions`]: the components.
+//! * [`prometheus`]: from OTLP metrics to Prometheus.
 //! * [`components`]: the one table that lists them.
 //! * [`cli`]: the command line.
 //! * [`net`]: what servers and clients share: TLS, compression, authentication, metadata.
@@ -26,6 +27,7 @@ pub mod net;
 pub mod pdata;
 pub mod pipeline;
 pub mod processors;
+pub mod prometheus;
 pub mod receivers;
 pub mod service;
 pub mod telemetry;

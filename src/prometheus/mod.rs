@@ -1,0 +1,3 @@
+//! From OTLP metrics to Prometheus: what the exporters that push and that are scraped have in common.
+
+pub mod native;
