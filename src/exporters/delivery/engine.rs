@@ -1,26 +1,18 @@
 //! The engine around every exporter: takes batches, starts workers, keeps the books, drains.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use smallvec::SmallVec;
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::batcher::Batcher;
-use super::gauges::Gauges;
-use super::life::Life;
-use super::queue::{Job, Limits, Offer, Queue};
-use super::worker::LogGate;
-use super::{DeliveryConfig, Encoder, Pace, RetryConfig, Sender};
+use super::queue::{Job, Offer, Queue};
+use super::shared::{Phase, Shared};
+use super::{DeliveryConfig, Encoder, Sender};
 use crate::pdata::{Batch, Signal};
-use crate::pipeline::runtime::Supervisor;
-use crate::pipeline::{
-    Acks, BuildContext, Consumer, Exporter, Ledger, Leftover, RunContext, StartError, Verdict,
-};
+use crate::pipeline::{Acks, BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
 use crate::telemetry::ExporterItems;
 
 /// An exporter: an encoder and a sender with everything around them.
@@ -28,40 +20,12 @@ pub struct Delivery<E: Encoder, S: Sender<E::Body>> {
     core: Arc<Core<E, S>>,
 }
 
-/// How far the end has come.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Phase {
-    Running,
-    /// Sending what is left, until then.
-    Draining(Instant),
-    /// Nothing is sent any more.
-    Closed,
-}
-
 /// What workers share.
 pub(super) struct Core<E: Encoder, S: Sender<E::Body>> {
-    pub id: String,
-    pub signal: Signal,
+    pub shared: Shared,
     pub encoder: E,
     pub sender: S,
-    pub retry: RetryConfig,
-    pub timeout: Duration,
-    limits: Option<Limits>,
     state: Mutex<State>,
-    idle: Notify,
-    pub phase: watch::Sender<Phase>,
-    pub pace: Pace,
-    pub life: Life,
-    ledger: Arc<Ledger>,
-    pub items: ExporterItems,
-    /// Items taken and not yet settled: waiting, parked or being sent.
-    held: AtomicUsize,
-    lost: AtomicU64,
-    pub gauges: Gauges,
-    pub drops: LogGate,
-    pub warnings: LogGate,
-    refusals: LogGate,
-    run: OnceLock<(Supervisor, tokio::runtime::Handle)>,
 }
 
 struct State {
@@ -86,50 +50,28 @@ struct Startable {
 impl<E: Encoder, S: Sender<E::Body>> Delivery<E, S> {
     /// Puts delivery around an encoder and a sender, for one signal. Opens nothing.
     pub fn new(cx: &BuildContext, signal: Signal, config: DeliveryConfig, encoder: E, sender: S) -> Self {
-        let limits = config.queue.as_ref().map(Limits::new);
-        let batcher = config.queue.as_ref().and_then(|q| q.batch.get()).map(Batcher::new);
+        let DeliveryConfig { queue, retry, timeout } = config;
+        let shared = Shared::new(cx, signal, queue.as_ref(), retry, timeout);
         let state = State {
-            queue: Queue::new(limits),
+            queue: Queue::new(shared.limits),
             ready: VecDeque::new(),
-            batcher,
+            batcher: queue.as_ref().and_then(|q| q.batch.get()).map(Batcher::new),
             timer: false,
             active: 0,
             closed: false,
         };
-        let core = Core {
-            id: cx.id.clone(),
-            signal,
-            encoder,
-            sender,
-            life: Life::new(&config.retry),
-            retry: config.retry,
-            timeout: config.timeout,
-            limits,
-            state: Mutex::new(state),
-            idle: Notify::new(),
-            phase: watch::Sender::new(Phase::Running),
-            pace: Pace::default(),
-            ledger: cx.ledger.clone(),
-            items: ExporterItems::new(&cx.metrics, &cx.id, signal),
-            held: AtomicUsize::new(0),
-            lost: AtomicU64::new(0),
-            gauges: Gauges::new(&cx.metrics, &cx.id, signal),
-            drops: LogGate::default(),
-            warnings: LogGate::default(),
-            refusals: LogGate::default(),
-            run: OnceLock::new(),
-        };
+        let core = Core { shared, encoder, sender, state: Mutex::new(state) };
         Delivery { core: Arc::new(core) }
     }
 
     /// Items taken and not yet sent, given up or refused.
     pub fn queued_items(&self) -> usize {
-        self.core.held.load(Ordering::Relaxed)
+        self.core.shared.held()
     }
 
     /// The exporter's books.
     pub fn items(&self) -> &ExporterItems {
-        &self.core.items
+        &self.core.shared.items
     }
 }
 
@@ -138,8 +80,7 @@ impl<E: Encoder, S: Sender<E::Body>> Exporter for Delivery<E, S> {
     async fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.core.sender.start(cx)?;
         let core = &self.core;
-        let _ = core.run.set((cx.supervisor.clone(), tokio::runtime::Handle::current()));
-        core.gauges.show(core.limits.map(|l| l.capacity));
+        core.shared.start(cx);
         let work = core.startable(&mut core.lock());
         core.launch(work);
         Ok(())
@@ -148,29 +89,21 @@ impl<E: Encoder, S: Sender<E::Body>> Exporter for Delivery<E, S> {
     async fn drain(&self, deadline: std::time::Instant) -> Leftover {
         let core = &self.core;
         let deadline = Instant::from_std(deadline);
-        core.phase.send_replace(Phase::Draining(deadline));
-        let before = core.lost.load(Ordering::Relaxed);
+        core.shared.phase.send_replace(Phase::Draining(deadline));
         let work = core.flush(&mut core.lock());
         core.launch(work);
-        if tokio::time::timeout_at(deadline, core.wait_idle()).await.is_err() {
-            core.close();
-            // Workers notice at once; the limit is for a sender that blocks its thread.
-            let _ = tokio::time::timeout(Duration::from_secs(1), core.wait_idle()).await;
-        }
-        Leftover { lost: core.lost.load(Ordering::Relaxed) - before, kept: 0 }
+        core.shared.drain(deadline, || core.is_idle(), || core.close()).await
     }
 }
 
 impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
     fn consume(&self, batch: Batch) {
         let core = &self.core;
-        let items = batch.items;
-        core.items.offered(items);
-        core.hold(items);
+        core.shared.hold(batch.items);
         let mut state = core.lock();
         if state.closed {
             drop(state);
-            return core.abandon(batch);
+            return core.shared.abandon(batch);
         }
         match state.queue.offer(batch) {
             Offer::Taken(job, due) => {
@@ -183,22 +116,17 @@ impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
             Offer::Parked => {}
             Offer::Full(batch) => {
                 drop(state);
-                core.settle(items, |books| books.refused(items));
-                core.log_refusal("sending queue is full", items);
-                batch.acks.resolve(Verdict::retry("sending queue is full"));
+                core.shared.refuse_full(batch);
             }
             Offer::TooLarge(batch) => {
                 drop(state);
-                core.settle(items, |books| books.dropped(items, "too_large"));
-                core.log_refusal("element size too large", items);
-                let reason = "the request is larger than the exporter's whole queue".to_owned();
-                batch.acks.resolve(Verdict::Rejected { bad_data: false, reason });
+                core.shared.refuse_too_large(batch);
             }
         }
     }
 
     fn holds_acks(&self) -> bool {
-        self.core.limits.is_none_or(|l| l.wait_for_result) || self.core.lock().queue.is_full()
+        self.core.shared.limits.is_none_or(|l| l.wait_for_result) || self.core.is_full()
     }
 }
 
@@ -207,47 +135,9 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether senders are refused, or soon will be, for want of room.
-    pub fn is_pressed(&self) -> bool {
-        self.ledger.is_pressed() || self.lock().queue.is_full()
-    }
-
-    /// Counts items in.
-    fn hold(&self, items: usize) {
-        self.held.fetch_add(items, Ordering::Relaxed);
-        self.gauges.held(items as i64);
-    }
-
-    /// Moves items from held to wherever `book` puts them.
-    pub fn settle(&self, items: usize, book: impl FnOnce(&ExporterItems)) {
-        book(&self.items);
-        self.held.fetch_sub(items, Ordering::Relaxed);
-        self.gauges.held(-(items as i64));
-    }
-
-    /// Gives up items because the agent ends: back to their sender if one waits, else lost.
-    pub fn settle_unsent(&self, items: usize, waited_for: bool) {
-        if waited_for {
-            self.settle(items, |books| books.refused(items));
-        } else {
-            self.lost.fetch_add(items as u64, Ordering::Relaxed);
-            self.settle(items, |books| books.dropped(items, "shutdown"));
-        }
-    }
-
-    fn abandon(&self, batch: Batch) {
-        self.settle_unsent(batch.items, !batch.acks.settled());
-        batch.acks.resolve(Verdict::retry("the agent is shutting down"));
-    }
-
-    fn log_refusal(&self, reason: &str, items: usize) {
-        if let Some(suppressed) = self.refusals.open() {
-            tracing::error!(
-                otelcol.component.id = %self.id, otelcol.component.kind = "exporter",
-                otelcol.signal = self.signal.name(), error = reason, rejected_items = items, suppressed,
-                "Exporting failed. Rejecting data."
-            );
-        }
+    /// Whether the next batch would find no room.
+    pub fn is_full(&self) -> bool {
+        self.lock().queue.is_full()
     }
 
     /// Puts a taken batch where it waits: in the batcher or in line.
@@ -256,7 +146,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
             None => state.ready.push_back(job),
             Some(batcher) => {
                 let unsplittable = batcher.add(Instant::now(), job, &mut state.ready);
-                if *self.phase.borrow() != Phase::Running {
+                if *self.shared.phase.borrow() != Phase::Running {
                     batcher.flush(None, &mut state.ready);
                 }
                 for job in unsplittable {
@@ -270,10 +160,10 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     fn drop_unsplittable(&self, state: &mut State, job: Job) {
         let items = job.batch.items;
         state.queue.release(job.cost);
-        self.settle(items, |books| books.dropped(items, "too_large"));
+        self.shared.settle(items, |books| books.dropped(items, "too_large"));
         tracing::error!(
-            otelcol.component.id = %self.id, otelcol.component.kind = "exporter",
-            otelcol.signal = self.signal.name(), dropped_items = items,
+            otelcol.component.id = %self.shared.id, otelcol.component.kind = "exporter",
+            otelcol.signal = self.shared.signal.name(), dropped_items = items,
             "one item is greater than max_size, dropping it"
         );
         let reason = "one item is larger than sending_queue::batch::max_size".to_owned();
@@ -283,11 +173,11 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     /// Takes whatever may start now out of the state.
     fn startable(&self, state: &mut State) -> Startable {
         let mut work = Startable::default();
-        self.gauges.size(state.queue.used());
-        if self.run.get().is_none() {
+        self.shared.gauges.size(state.queue.used());
+        if self.shared.run.get().is_none() {
             return work;
         }
-        let window = self.limits.map_or(usize::MAX, |l| l.consumers);
+        let window = self.shared.limits.map_or(usize::MAX, |l| l.consumers);
         while state.active < window
             && let Some(job) = state.ready.pop_front()
         {
@@ -302,7 +192,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     fn launch(self: &Arc<Self>, work: Startable) {
-        if let Some((supervisor, runtime)) = self.run.get()
+        if let Some((supervisor, runtime)) = self.shared.run.get()
             && (work.timer || !work.jobs.is_empty())
         {
             let _runtime = runtime.enter();
@@ -363,19 +253,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     fn leave(&self, state: &mut State) {
         state.active = state.active.saturating_sub(1);
         if state.active == 0 {
-            self.idle.notify_waiters();
-        }
-    }
-
-    async fn wait_idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            tokio::pin!(idle);
-            idle.as_mut().enable();
-            if self.is_idle() {
-                return;
-            }
-            idle.await;
+            self.shared.idle.notify_waiters();
         }
     }
 
@@ -397,11 +275,11 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         for job in &waiting {
             state.queue.release(job.cost);
         }
-        self.gauges.size(state.queue.used());
+        self.shared.gauges.size(state.queue.used());
         drop(guard);
-        self.phase.send_replace(Phase::Closed);
+        self.shared.phase.send_replace(Phase::Closed);
         for batch in waiting.into_iter().map(|job| job.batch).chain(parked) {
-            self.abandon(batch);
+            self.shared.abandon(batch);
         }
     }
 }

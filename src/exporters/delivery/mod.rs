@@ -15,6 +15,7 @@
 //!
 //! Costs, a batch: a few uncontended locks, a few atomics, one task when the exporter was idle.
 
+mod attempts;
 mod batcher;
 mod config;
 mod engine;
@@ -23,6 +24,8 @@ mod life;
 pub mod otlp;
 mod queue;
 mod retry;
+pub mod sharded;
+mod shared;
 mod split;
 mod worker;
 

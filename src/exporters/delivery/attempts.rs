@@ -1,0 +1,145 @@
+//! One request: attempts and waits until it has an end, by the rules of retry, pace and life.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::life::SPREAD;
+use super::shared::{Phase, Shared};
+use super::{Attempt, Backoff, Outcome, Sender};
+use crate::pdata::ClientInfo;
+
+/// The longest wait a destination can ask for: beyond it the number is more likely wrong than meant.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How a request ended after all its attempts.
+pub(super) enum End {
+    Delivered { rejected: usize, message: String },
+    Rejected { bad_data: bool, reason: String },
+    TooLarge { reason: String },
+    Expired { after: Option<Duration>, reason: String },
+    Cancelled,
+}
+
+/// One request: attempts and waits until it has an end.
+///
+/// `pressed` says whether senders are refused, or soon will be, for want of room.
+pub(super) async fn deliver<B, S: Sender<B>>(
+    shared: &Shared,
+    sender: &S,
+    body: &B,
+    client: &ClientInfo,
+    pressed: &(dyn Fn() -> bool + Sync),
+) -> End {
+    let mut backoff = Backoff::new(&shared.retry);
+    let mut started = None;
+    loop {
+        while let Some(until) = shared.pace.until() {
+            tokio::select! {
+                biased;
+                () = closed(shared) => return End::Cancelled,
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+        let started = *started.get_or_insert_with(Instant::now);
+        let began = shared.life.attempt();
+        let attempt = sender.send(Attempt { body, signal: shared.signal, client });
+        let outcome = tokio::select! {
+            biased;
+            outcome = in_time(shared.timeout, attempt) => outcome,
+            () = closed(shared) => return End::Cancelled,
+        };
+        let (after, reason) = match outcome {
+            Outcome::Delivered { rejected, message } => {
+                shared.life.delivered();
+                return End::Delivered { rejected, message };
+            }
+            Outcome::Rejected { bad_data, reason } => return End::Rejected { bad_data, reason },
+            Outcome::TooLarge { reason } => return End::TooLarge { reason },
+            Outcome::Retry { after, reason } => (after, reason),
+        };
+        let mut wait = backoff.next(fastrand::f64());
+        if let Some(delay) = after {
+            wait = wait.max(delay.min(LONGEST));
+            shared.pace.hold(wait);
+        }
+        if !shared.retry.enabled {
+            return End::Expired { after, reason };
+        }
+        let limit = shared.retry.max_elapsed_time;
+        if !limit.is_zero() && started.elapsed().saturating_add(wait) > limit {
+            return End::Expired { after, reason };
+        }
+        tracing::info!(
+            otelcol.component.id = %shared.id, otelcol.component.kind = "exporter",
+            otelcol.signal = shared.signal.name(), error = reason, interval = ?wait,
+            "Exporting failed. Will retry the request after interval."
+        );
+        if !rest(shared, began, wait, after.is_some(), pressed).await {
+            return End::Cancelled;
+        }
+    }
+}
+
+async fn in_time(limit: Duration, attempt: impl Future<Output = Outcome>) -> Outcome {
+    if limit.is_zero() {
+        return attempt.await;
+    }
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Outcome::retry(format!("no answer within the timeout of {limit:?}")),
+    }
+}
+
+/// Waits after the attempt that `began` then; `false` when sending has ended. A back-off ends early when the
+/// destination is back, when it is this request's turn to see whether it is, and when a drain starts; during a
+/// drain it takes no more than half of the time that is left. A wait the destination asked for is kept in full.
+async fn rest(
+    shared: &Shared,
+    began: Instant,
+    wait: Duration,
+    asked_for: bool,
+    pressed: &(dyn Fn() -> bool + Sync),
+) -> bool {
+    let mut phase = shared.phase.subscribe();
+    let mut returns = shared.life.returns();
+    shared.life.failed(began);
+    let now = *phase.borrow_and_update();
+    let wait = match now {
+        Phase::Closed => return false,
+        Phase::Draining(deadline) if !asked_for => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            wait.min((left / 2).max(Duration::from_millis(50)))
+        }
+        _ => wait,
+    };
+    // A year stands for whatever is longer: the sum must not overflow.
+    let mut until = Instant::now() + wait.min(LONGEST * 24 * 365);
+    loop {
+        let look = if asked_for { until } else { until.min(shared.life.next_look()) };
+        tokio::select! {
+            () = tokio::time::sleep_until(look) => {
+                if look == until || (shared.ledger.is_pressed() || pressed()) && shared.life.ask() {
+                    return true;
+                }
+            }
+            Ok(()) = returns.changed(), if !asked_for => {
+                until = until.min(Instant::now() + SPREAD.mul_f64(fastrand::f64()));
+            }
+            changed = phase.changed() => {
+                let now = *phase.borrow_and_update();
+                match now {
+                    Phase::Closed => return false,
+                    Phase::Draining(_) if !asked_for => return true,
+                    _ if changed.is_err() => return false,
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+async fn closed(shared: &Shared) {
+    // The engine keeps the channel open, so that this cannot fail.
+    let _ = shared.phase.subscribe().wait_for(|phase| *phase == Phase::Closed).await;
+}

@@ -1,0 +1,262 @@
+//! The encoding task: one batch at a time into the shards' open requests, which are closed as shards become free.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::engine::{Core, ENDED, Fate, INTERRUPTED, Work};
+use super::output::{Closed, Report};
+use super::ticket::{Share, Shares, Ticket, total};
+use super::worker::Request;
+use super::{ShardBody, ShardEncoder};
+use crate::exporters::delivery::Sender;
+use crate::exporters::delivery::queue::Job;
+use crate::pdata::ClientInfo;
+use crate::pipeline::Verdict;
+
+/// How often an encoder is told that time passes.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+
+/// The encoder, and what the engine knows of its open requests.
+pub(super) struct Coding<E: ShardEncoder> {
+    encoder: E,
+    report: Report<E::Body>,
+    open: Vec<Open>,
+    /// Closed and not yet in line, in order.
+    closed: Vec<(usize, Request<E::Body>)>,
+    /// The batch being encoded.
+    current: Option<Current>,
+    /// Of the batches in the open requests.
+    partition: u64,
+    /// Whether a call of the encoder panicked, so that nothing is known of its open requests.
+    torn: bool,
+    /// When to tick next.
+    tick: Instant,
+    /// For requests that no batch has opened.
+    nobody: Arc<ClientInfo>,
+}
+
+/// The open request of a shard.
+#[derive(Default)]
+struct Open {
+    shares: Shares,
+    /// Of the batch that opened it.
+    client: Option<Arc<ClientInfo>>,
+}
+
+struct Current {
+    ticket: Arc<Ticket>,
+    client: Arc<ClientInfo>,
+    /// Items of which the encoder has said nothing yet.
+    left: usize,
+}
+
+/// Cleans up when the task does not end by itself: after a panic of the encoder, or at the runtime's end.
+struct Watch<'a, E: ShardEncoder, S: Sender<E::Body>> {
+    core: &'a Arc<Core<E, S>>,
+    working: bool,
+    finished: bool,
+}
+
+impl<E: ShardEncoder> Coding<E> {
+    pub fn new(encoder: E) -> Self {
+        let shards = encoder.shards();
+        Coding {
+            encoder,
+            report: Report::new(shards),
+            open: (0..shards).map(|_| Open::default()).collect(),
+            closed: Vec::new(),
+            current: None,
+            partition: 0,
+            torn: false,
+            tick: Instant::now() + TICK,
+            nobody: Arc::default(),
+        }
+    }
+
+    /// Shards whose open requests hold something, and how many bytes.
+    fn open(&self) -> (Vec<usize>, usize) {
+        let holds = |(shard, open): (usize, &Open)| (!open.shares.is_empty()).then_some(shard);
+        let shards: Vec<usize> = self.open.iter().enumerate().filter_map(holds).collect();
+        let size = shards.iter().map(|&shard| self.encoder.open_size(shard)).sum();
+        (shards, size)
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.iter().any(|open| !open.shares.is_empty())
+    }
+
+    fn encode<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>, mut job: Job) {
+        let ticket = Ticket::new(&mut job);
+        let batch = job.batch;
+        self.current = Some(Current { ticket, client: batch.client.clone(), left: batch.items });
+        let partition = self.encoder.partition(&batch.client);
+        if partition != self.partition {
+            for shard in self.open().0 {
+                self.close(core, shard);
+            }
+            self.partition = partition;
+        }
+        self.encoder.encode(&batch, &mut self.report.output());
+        drop(batch);
+        self.account(core);
+        self.conclude(core, Fate::Dropped("unencodable"), None);
+    }
+
+    /// Takes the encoder's report: requests get their shares of the batch.
+    fn account<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>) {
+        let mut closed = std::mem::take(&mut self.report.closed);
+        for Closed { shard, body, items } in closed.drain(..) {
+            let (shares, client) = match items {
+                None => (Shares::new(), self.current.as_ref().map(|current| current.client.clone())),
+                Some(items) => {
+                    self.append(shard, items);
+                    let open = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
+                    (open.shares, open.client)
+                }
+            };
+            let client = client.unwrap_or_else(|| self.nobody.clone());
+            self.closed.push((shard, Request::new(body, shares, client)));
+        }
+        // Kept for its memory.
+        self.report.closed = closed;
+        for shard in 0..self.open.len() {
+            let items = self.report.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
+            self.append(shard, items);
+        }
+        for (items, reason) in std::mem::take(&mut self.report.dropped) {
+            if let Some(current) = &mut self.current {
+                let items = items.min(current.left);
+                current.left -= items;
+                let share = Share { ticket: current.ticket.clone(), items };
+                core.book(&share, Fate::Dropped(reason), None);
+            }
+        }
+    }
+
+    /// Items of the present batch are in the open request of a shard.
+    fn append(&mut self, shard: usize, items: usize) {
+        let (Some(current), Some(open)) = (&mut self.current, self.open.get_mut(shard)) else { return };
+        // An encoder that counts more than the batch has must not upset the books.
+        let items = items.min(current.left);
+        current.left -= items;
+        if items > 0 {
+            open.client.get_or_insert_with(|| current.client.clone());
+            open.shares.push(Share { ticket: current.ticket.clone(), items });
+        }
+    }
+
+    /// Books what the encoder did not account for, and is done with the batch.
+    fn conclude<S: Sender<E::Body>>(
+        &mut self,
+        core: &Arc<Core<E, S>>,
+        fate: Fate,
+        verdict: Option<&Verdict>,
+    ) {
+        if let Some(Current { ticket, left, .. }) = self.current.take() {
+            core.book(&Share { ticket, items: left }, fate, verdict);
+        }
+    }
+
+    /// Closes a shard's open request.
+    fn close<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>, shard: usize) {
+        let body = self.encoder.close(shard);
+        let Open { shares, client } = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
+        match body {
+            // After a panic only what is what it should be is sent.
+            Some(body) if !self.torn || body.items() == total(&shares) => {
+                let client = client.unwrap_or_else(|| self.nobody.clone());
+                self.closed.push((shard, Request::new(body, shares, client)));
+            }
+            _ if self.torn => core.give_up(shares, INTERRUPTED),
+            _ => shares.iter().for_each(|share| core.book(share, Fate::Dropped("unencodable"), None)),
+        }
+    }
+
+    /// Gives up what is open, without asking the encoder.
+    fn give_up<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>) {
+        for (_, request) in self.closed.drain(..) {
+            core.give_up(request.shares, ENDED);
+        }
+        for open in &mut self.open {
+            core.give_up(std::mem::take(open).shares, ENDED);
+        }
+    }
+}
+
+impl<E: ShardEncoder, S: Sender<E::Body>> Drop for Watch<'_, E, S> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let core = self.core;
+        let mut coding = core.coding();
+        coding.account(core);
+        coding.conclude(core, Fate::Unsent, Some(&Verdict::retry(INTERRUPTED)));
+        // An encoder that cannot even close its requests is not called again.
+        if !self.working || coding.torn {
+            core.close();
+            coding.give_up(core);
+        }
+        coding.torn = true;
+        let coding = &mut *coding;
+        let open = coding.is_open();
+        core.hand_over(&mut coding.closed, open);
+        core.coder_ended(open);
+    }
+}
+
+/// Encodes for as long as there is something to encode or the exporter runs.
+pub(super) async fn run<E: ShardEncoder, S: Sender<E::Body>>(core: Arc<Core<E, S>>) {
+    let mut watch = Watch { core: &core, working: false, finished: false };
+    loop {
+        watch.working = true;
+        let work = step(&core);
+        watch.working = false;
+        match work {
+            // Shards get their turn between two batches, on a single thread too.
+            None => tokio::task::yield_now().await,
+            Some(Work::Wait(Some(until))) => {
+                tokio::select! {
+                    () = core.wake.notified() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+            Some(Work::Wait(None)) => core.wake.notified().await,
+            Some(_) => break,
+        }
+    }
+    watch.finished = true;
+}
+
+/// Does one thing, if there is one to do; else says what is to be done instead.
+fn step<E: ShardEncoder, S: Sender<E::Body>>(core: &Arc<Core<E, S>>) -> Option<Work> {
+    let mut guard = core.coding();
+    let coding = &mut *guard;
+    if coding.torn {
+        for shard in 0..coding.open.len() {
+            coding.close(core, shard);
+        }
+        coding.torn = false;
+    } else {
+        let (open, size) = coding.open();
+        match core.next_work(&open, size, &mut coding.tick) {
+            Work::Encode(job) => coding.encode(core, job),
+            Work::Close(shards) => shards.into_iter().for_each(|shard| coding.close(core, shard)),
+            Work::Tick => {
+                coding.encoder.tick(&mut coding.report.output());
+                coding.account(core);
+            }
+            Work::GiveUp => {
+                coding.give_up(core);
+                core.coder_ended(false);
+                return Some(Work::GiveUp);
+            }
+            other => return Some(other),
+        }
+    }
+    let open = coding.is_open();
+    core.hand_over(&mut coding.closed, open);
+    None
+}

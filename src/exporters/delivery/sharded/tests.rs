@@ -1,0 +1,1 @@
+//! Sharded delivery against a scripted sender, on a paused clock.
