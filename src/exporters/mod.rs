@@ -4,9 +4,11 @@
 pub mod debug;
 pub mod delivery;
 pub mod file;
+mod http;
 pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;
 mod own_thread;
+pub mod prometheus_remote_write;
 #[cfg(test)]
 mod testing;

@@ -1,12 +1,13 @@
 //! What an HTTP answer means for a request, by the Collector's table.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
 use crate::exporters::delivery::Outcome;
 use crate::exporters::delivery::otlp::{RpcStatus, partial_success};
+use crate::exporters::http::retry_after;
 
 /// Reads one answer; `body` is what was read of it.
 pub(super) fn outcome(status: StatusCode, headers: &HeaderMap, body: &[u8], url: &str) -> Outcome {
@@ -89,15 +90,6 @@ fn details(headers: &HeaderMap, body: &[u8]) -> RpcStatus {
             RpcStatus { message: String::from_utf8_lossy(start).trim().to_owned(), ..RpcStatus::default() }
         }
     }
-}
-
-/// `Retry-After`: whole seconds, or the date until which to wait.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    httpdate::parse_http_date(text).ok()?.duration_since(now).ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 mod answer;
 mod body;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,17 +16,15 @@ use http::{HeaderMap, HeaderValue, header};
 use self::body::RopeBody;
 use super::delivery::otlp::OtlpEncoder;
 use super::delivery::{Attempt, Delivery, DeliveryConfig, Outcome, QueueConfig, RetryConfig, Sender};
+use super::http::Post;
 use crate::components::{BuildError, ComponentConfig};
 use crate::config::types::{HttpUrl, Optional};
 use crate::config::{Cx, Node};
-use crate::net::client::{HttpClient, HttpClientConfig, HttpCompression, causes};
+use crate::net::client::{HttpClientConfig, HttpCompression};
 use crate::net::compress::deflate;
 use crate::pdata::{Rope, Signal, json};
 use crate::pipeline::{BuildContext, Exporter, RunContext, StartError};
 use crate::{config, config_enum};
-
-/// How much of an answer is read.
-const MAX_ANSWER: usize = 64 << 10;
 
 config_enum! {
     /// The form of requests.
@@ -123,26 +121,14 @@ pub fn build(
     signal: Signal,
     cx: &BuildContext,
 ) -> Result<Arc<dyn Exporter>, BuildError> {
-    let text = config.url(signal)?;
-    let url = reqwest::Url::parse(&text).map_err(|e| format!("endpoint must be a valid URL: {e}"))?;
     let mut headers = HeaderMap::new();
     let (kind, codec) = (config.encoding, config.client.compression.codec());
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(kind)));
     if let Some(codec) = codec {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(codec.name()));
     }
-    // What the user writes stands.
-    headers.extend(config.client.headers.to_map());
-    let mut shown = url.clone();
-    let _ = (shown.set_username(""), shown.set_password(None));
-    let sender = HttpSender {
-        config: config.client.clone(),
-        encoding: kind,
-        url,
-        shown: shown.into(),
-        headers,
-        client: OnceLock::new(),
-    };
+    let post = Post::new(&config.client, &config.url(signal)?, headers)?;
+    let sender = HttpSender { config: config.client.clone(), encoding: kind, post };
     let delivery = DeliveryConfig {
         queue: config.sending_queue.get().cloned(),
         retry: config.retry_on_failure.clone(),
@@ -161,51 +147,18 @@ fn content_type(encoding: Encoding) -> &'static str {
 struct HttpSender {
     config: HttpClientConfig,
     encoding: Encoding,
-    url: reqwest::Url,
-    /// The URL as it is logged: without user and password.
-    shown: String,
-    headers: HeaderMap,
-    client: OnceLock<HttpClient>,
+    post: Post,
 }
 
 impl HttpSender {
     async fn attempt(&self, attempt: Attempt<'_, Rope>) -> Result<Outcome, Outcome> {
-        let http = self.client.get().ok_or_else(|| Outcome::retry("the exporter is not started"))?;
-        let mut headers = self.headers.clone();
-        if let Some(auth) = &http.auth {
-            auth.authorize(attempt.client, &mut headers).map_err(|e| Outcome::retry(e.to_string()))?;
-        }
-        let _slot = match &http.slots {
-            Some(slots) => slots.acquire().await.ok(),
-            None => None,
-        };
         let body = self.body(attempt.signal, attempt.body)?;
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let mut response = http
-            .client
-            .post(self.url.clone())
-            .headers(headers)
-            .body(body.into_body())
-            .send()
-            .await
-            .map_err(|e| self.broken(e))?;
-        let mut answer = Vec::new();
-        while answer.len() < MAX_ANSWER {
-            match response.chunk().await {
-                Ok(Some(chunk)) => {
-                    let room = MAX_ANSWER - answer.len();
-                    answer.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
-                }
-                Ok(None) => break,
-                // The status says what became of the request; only what was said about it is lost.
-                Err(e) if response.status().is_success() => {
-                    let message = format!("the answer could not be read: {}", causes(&e.without_url()));
-                    return Ok(Outcome::Delivered { rejected: 0, message });
-                }
-                Err(_) => break,
-            }
+        let len = body.len();
+        let answer = self.post.send(attempt.client, HeaderMap::new(), body.into_body(), len).await?;
+        if let (true, Some(message)) = (answer.status.is_success(), answer.broken) {
+            return Ok(Outcome::Delivered { rejected: 0, message });
         }
-        Ok(answer::outcome(response.status(), response.headers(), &answer, &self.shown))
+        Ok(answer::outcome(answer.status, &answer.headers, &answer.body, self.post.shown()))
     }
 
     fn body(&self, signal: Signal, rope: &Rope) -> Result<RopeBody, Outcome> {
@@ -225,21 +178,11 @@ impl HttpSender {
             .map_err(|e| Outcome::rejected(format!("compression: {e}")))?;
         Ok(RopeBody::new(Rope::from(compressed)))
     }
-
-    /// No answer: the request may be sent again, unless it could not even be built.
-    fn broken(&self, error: reqwest::Error) -> Outcome {
-        let permanent = error.is_builder();
-        let reason =
-            format!("failed to make an HTTP request to {}: {}", self.shown, causes(&error.without_url()));
-        if permanent { Outcome::rejected(reason) } else { Outcome::retry(reason) }
-    }
 }
 
 impl Sender<Rope> for HttpSender {
     fn start(&self, cx: &RunContext) -> Result<(), StartError> {
-        let client = self.config.connect(self.url.as_str(), cx)?;
-        let _ = self.client.set(client);
-        Ok(())
+        self.post.start(cx)
     }
 
     async fn send(&self, attempt: Attempt<'_, Rope>) -> Outcome {

@@ -62,9 +62,10 @@ pub struct MapOptions {
 }
 
 /// `MetricMetadata.MetricType` of remote write; the numbers are those of the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MetricType {
     /// Nothing is known.
+    #[default]
     Unknown = 0,
     /// Only grows.
     Counter = 1,
@@ -96,7 +97,7 @@ impl MetricType {
 }
 
 /// What a metric is called, and what is told about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Family {
     /// The name without `_bucket`, `_sum` and `_count`.
     pub name: String,

@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-use super::wire::{field, varint_field};
-use crate::exporters::delivery::ShardBody;
-use crate::pdata::wire::{Cursor, Value, WireError, read_varint};
+use crate::exporters::delivery::sharded::ShardBody;
+use crate::pdata::wire::{Cursor, Value, WireError, put_bytes, read_varint};
 
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +104,20 @@ impl WriteBody {
         }
     }
 
+    /// A 1.0 request of nothing but metadata.
+    pub(super) fn metadata(message: Vec<u8>) -> Self {
+        WriteBody {
+            version: Version::V1,
+            head: Bytes::new(),
+            series: message.into(),
+            ends: Vec::new(),
+            counts: Counts::default(),
+            compressed: OnceLock::new(),
+            undo: None,
+            delivered: AtomicBool::new(false),
+        }
+    }
+
     /// The version it is encoded in.
     pub fn version(&self) -> Version {
         self.version
@@ -163,22 +176,22 @@ impl WriteBody {
                     2 => {
                         inner.clear();
                         without(bytes, 3, &mut inner)?;
-                        field(2, &inner, &mut series);
+                        put_bytes(&mut series, 2, &inner);
                     }
                     3 => {
                         inner.clear();
                         without(bytes, 17, &mut inner)?;
-                        field(4, &inner, &mut series);
+                        put_bytes(&mut series, 4, &inner);
                     }
                     4 => {
                         inner.clear();
                         exemplar_to_v1(bytes, &symbols, &mut inner)?;
-                        field(3, &inner, &mut series);
+                        put_bytes(&mut series, 3, &inner);
                     }
                     _ => {}
                 }
             }
-            field(1, &series, &mut out);
+            put_bytes(&mut out, 1, &series);
         }
         Ok(out)
     }
@@ -273,9 +286,9 @@ fn labels_to_v1(mut refs: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result
         };
         let value = next()?;
         label.clear();
-        field(1, name, &mut label);
-        field(2, value, &mut label);
-        field(1, &label, out);
+        put_bytes(&mut label, 1, name);
+        put_bytes(&mut label, 2, value);
+        put_bytes(out, 1, &label);
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use super::body::Version;
 use super::cache::Symbols;
 use super::open::Meta;
-use super::wire::{field, varint_field};
+use super::wire::varint_field;
+use crate::pdata::wire::put_bytes;
 use crate::prometheus::map::{Family, NAME};
 
 /// The labels of one list of numbers, as blocks.
@@ -64,6 +65,10 @@ impl Families {
         self.table.get(&key).copied()
     }
 
+    pub fn get(&self, at: u32) -> Option<&Known> {
+        self.known.get(at as usize)
+    }
+
     pub fn get_mut(&mut self, at: u32) -> Option<&mut Known> {
         self.known.get_mut(at as usize)
     }
@@ -86,22 +91,30 @@ impl Families {
         *self = Families::default();
     }
 
-    /// The 1.0 metadata messages of all families that came since they were last told, as fields of a request.
-    pub fn tell(&mut self, out: &mut Vec<u8>) {
-        let mut message = Vec::new();
+    /// The 1.0 metadata of all families that came since they were last told, in messages of about `max` bytes at
+    /// most.
+    pub fn tell(&mut self, max: usize) -> Vec<Vec<u8>> {
+        let (mut messages, mut out, mut message) = (Vec::new(), Vec::new(), Vec::new());
         for known in self.known.iter_mut().filter(|k| k.seen && k.skip.is_none()) {
             known.seen = false;
             message.clear();
             varint_field(1, known.family.kind as u64, &mut message);
-            field(2, known.family.name.as_bytes(), &mut message);
+            put_bytes(&mut message, 2, known.family.name.as_bytes());
             if !known.family.help.is_empty() {
-                field(4, known.family.help.as_bytes(), &mut message);
+                put_bytes(&mut message, 4, known.family.help.as_bytes());
             }
             if !known.family.unit.is_empty() {
-                field(5, known.family.unit.as_bytes(), &mut message);
+                put_bytes(&mut message, 5, known.family.unit.as_bytes());
             }
-            field(3, &message, out);
+            if !out.is_empty() && out.len() + message.len() > max {
+                messages.push(std::mem::take(&mut out));
+            }
+            put_bytes(&mut out, 3, &message);
         }
+        if !out.is_empty() {
+            messages.push(out);
+        }
+        messages
     }
 }
 
@@ -118,6 +131,14 @@ impl Known {
             generation: None,
             seen: true,
         }
+    }
+
+    /// Takes another description.
+    #[cold]
+    pub fn redescribe(&mut self, description: &[u8]) {
+        self.description = description.to_vec();
+        self.family.help = String::from_utf8_lossy(description).into_owned();
+        self.generation = None;
     }
 
     /// Makes the labels, once a generation.
@@ -190,9 +211,9 @@ pub(super) fn label(version: Version, symbols: &mut Symbols, name: &str, value: 
     match version {
         Version::V1 => {
             let mut inner = Vec::with_capacity(name.len() + value.len() + 8);
-            field(1, name.as_bytes(), &mut inner);
-            field(2, value.as_bytes(), &mut inner);
-            field(1, &inner, out);
+            put_bytes(&mut inner, 1, name.as_bytes());
+            put_bytes(&mut inner, 2, value.as_bytes());
+            put_bytes(out, 1, &inner);
         }
         Version::V2 => {
             for text in [name, value] {

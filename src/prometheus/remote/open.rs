@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::body::{Counts, Returned, Step, Version, WriteBody};
 use super::cache::Symbols;
-use super::wire::{field, fixed64_field, varint, varint_field, varint_len};
+use super::wire::{fixed64_field, varint_field};
+use crate::pdata::wire::{put_bytes, put_varint, varint_len};
 
 /// A float sample.
 #[derive(Debug, Clone, Copy)]
@@ -155,7 +156,7 @@ impl Open {
         let out = &mut self.series;
         out.reserve(len + 6);
         out.push(1 << 3 | 2);
-        varint(len as u64, out);
+        put_varint(out, len as u64);
         for part in parts {
             out.extend_from_slice(part);
         }
@@ -181,7 +182,7 @@ impl Open {
             for id in part.chunks_exact(4) {
                 if let Ok(id) = <[u8; 4]>::try_from(id) {
                     let number = self.local(symbols, u32::from_le_bytes(id));
-                    varint(u64::from(number), &mut refs);
+                    put_varint(&mut refs, u64::from(number));
                 }
             }
         }
@@ -198,8 +199,8 @@ impl Open {
         let out = &mut self.series;
         out.reserve(len + 6);
         out.push(5 << 3 | 2);
-        varint(len as u64, out);
-        field(1, &refs, out);
+        put_varint(out, len as u64);
+        put_bytes(out, 1, &refs);
         if let Some(sample) = sample {
             out.extend_from_slice(&[2 << 3 | 2, inner as u8]);
             fixed64_field(1, sample.bits, out);
@@ -226,28 +227,28 @@ impl Open {
             match self.version {
                 Version::V1 => {
                     inner.clear();
-                    field(1, name.as_bytes(), &mut inner);
-                    field(2, value.as_bytes(), &mut inner);
-                    field(1, &inner, &mut message);
+                    put_bytes(&mut inner, 1, name.as_bytes());
+                    put_bytes(&mut inner, 2, value.as_bytes());
+                    put_bytes(&mut message, 1, &inner);
                 }
                 Version::V2 => {
                     for text in [name, value] {
                         let number = self.text(symbols, text.as_bytes());
-                        varint(u64::from(number), &mut inner);
+                        put_varint(&mut inner, u64::from(number));
                     }
                 }
             }
         }
         if self.version == Version::V2 && !inner.is_empty() {
-            field(1, &inner, &mut message);
+            put_bytes(&mut message, 1, &inner);
         }
         fixed64_field(2, exemplar.bits, &mut message);
         varint_field(3, exemplar.time as u64, &mut message);
-        let number = match self.version {
+        let number: u32 = match self.version {
             Version::V1 => 3,
             Version::V2 => 4,
         };
-        field(number, &message, out);
+        put_bytes(out, number, &message);
     }
 
     /// The number of a symbol in this request.
@@ -298,7 +299,7 @@ impl Open {
         if text.is_empty() {
             return 0;
         }
-        field(4, text, &mut self.head);
+        put_bytes(&mut self.head, 4, text);
         self.symbols += 1;
         self.symbols - 1
     }

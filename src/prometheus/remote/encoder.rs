@@ -1,0 +1,316 @@
+//! From a batch to the open requests of shards: the walk over resources, scopes and metrics.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::body::{Returned, Step, Version, WriteBody};
+use super::groups::Order;
+use super::open::Open;
+use super::points::Scratch;
+use super::series::{Placed, ResourceCx, Series};
+use super::{OutOfOrder, RemoteOptions};
+use crate::exporters::delivery::sharded::{Output, ShardEncoder};
+use crate::pdata::common::{ScopeGroup, groups};
+use crate::pdata::metrics::Metric;
+use crate::pdata::wire::WireError;
+use crate::pdata::{Batch, ClientInfo};
+use crate::prometheus::map::DELTA;
+
+/// How often 1.0 sends metadata.
+const METADATA_EVERY: Duration = Duration::from_secs(60);
+/// How far apart `target_info` samples are within one batch: half of Prometheus' default look-back.
+const TARGET_INFO_STEP: i64 = 150_000;
+/// How soon the next one may follow.
+const TARGET_INFO_REST: i64 = 60_000;
+/// How much of the past one batch gets `target_info` for.
+const TARGET_INFO_SPAN: i64 = 24 * TARGET_INFO_STEP;
+
+/// Makes remote write requests.
+pub struct RemoteEncoder {
+    pub(super) options: RemoteOptions,
+    pub(super) series: Series,
+    pub(super) shards: Vec<Open>,
+    pub(super) scratch: Scratch,
+    version: Version,
+    returned: Arc<Returned>,
+    /// The size at which a request is closed.
+    full: usize,
+    /// Milliseconds since 1970, as of the batch.
+    pub(super) now: i64,
+    told: Instant,
+}
+
+/// One metric on the way through its points.
+pub(super) struct MetricCx<'c, 'a> {
+    pub metric: Metric<'a>,
+    /// Its place among the families.
+    pub family: u32,
+    /// The hash of everything above the point.
+    pub seed: u128,
+    pub scope: ScopeGroup<'a>,
+    pub resource: &'c mut ResourceCx<'a>,
+}
+
+impl RemoteEncoder {
+    /// An encoder with empty caches.
+    pub fn new(options: RemoteOptions) -> Self {
+        let version = options.negotiation.version(Instant::now());
+        let shards = options.shards.max(1);
+        RemoteEncoder {
+            series: Series::new(&options, version),
+            shards: std::iter::repeat_with(|| Open::new(version)).take(shards).collect(),
+            scratch: Scratch::default(),
+            version,
+            returned: Arc::default(),
+            full: options.max_bytes - options.max_bytes / 16,
+            now: now(),
+            told: Instant::now(),
+            options,
+        }
+    }
+
+    /// Hits and misses of the series cache, what it forgot, and what it holds now.
+    pub fn cache(&self) -> CacheFigures {
+        self.series.figures()
+    }
+
+    /// What must be so before a batch: room in the caches, the right version, a current clock.
+    fn begin(&mut self, out: &mut Output<'_, WriteBody>) {
+        self.now = now();
+        let returned = self.returned.take();
+        if !returned.is_empty() {
+            self.series.groups.undo(returned);
+        }
+        let version = self.options.negotiation.version(Instant::now());
+        let renumber = version != self.version || self.series.is_full();
+        if !renumber {
+            return;
+        }
+        if self.version == Version::V2 || version != self.version {
+            // Open requests know symbols by their old numbers.
+            for shard in 0..self.shards.len() {
+                self.close_into(shard, version, out);
+            }
+            self.shards.iter_mut().for_each(Open::forget_symbols);
+        }
+        if version != self.version {
+            self.version = version;
+            self.series.restart(version);
+        } else {
+            self.series.make_room();
+        }
+    }
+
+    /// The version that is written now.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    fn close_into(&mut self, shard: usize, version: Version, out: &mut Output<'_, WriteBody>) {
+        if let Some(open) = self.shards.get_mut(shard)
+            && let Some(body) = open.close(version, &self.returned)
+        {
+            out.full(shard, body);
+        }
+    }
+
+    fn walk(
+        &mut self,
+        request: &[u8],
+        partition: u64,
+        out: &mut Output<'_, WriteBody>,
+    ) -> Result<(), WireError> {
+        for group in groups(request) {
+            let mut resource = self.series.resource(group?, partition)?;
+            for scope in resource.group.scopes() {
+                let scope = scope?;
+                let above = self.series.above(&resource, scope)?;
+                for metric in scope.items() {
+                    let metric = Metric::parse(metric?)?;
+                    let (family, seed) = self.series.family(&metric, above)?;
+                    let mut cx = MetricCx { metric, family, seed, scope, resource: &mut resource };
+                    self.metric(&mut cx, out)?;
+                }
+            }
+            if self.options.map.target_info && resource.times.0 <= resource.times.1 {
+                self.target_info(&mut resource, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metric(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        out: &mut Output<'_, WriteBody>,
+    ) -> Result<(), WireError> {
+        let skip = self.series.families.get(cx.family).and_then(|known| known.skip);
+        let mut dropped = Dropped::default();
+        for point in cx.metric.points() {
+            let point = point?;
+            let end = match skip {
+                Some(reason) => Err(reason),
+                None => self.point(cx, point)?,
+            };
+            match end {
+                Ok(shard) => {
+                    out.item(shard);
+                    if self.shards.get(shard).is_some_and(|open| open.size() >= self.full) {
+                        self.close_into(shard, self.version, out);
+                    }
+                }
+                Err(reason) => dropped.one(reason, out),
+            }
+        }
+        dropped.flush(out);
+        Ok(())
+    }
+
+    /// Notes the time of a sample of `placed`.
+    ///
+    /// # Errors
+    /// Why the sample is not to be sent.
+    #[inline]
+    pub(super) fn advance(&mut self, placed: &Placed, time: i64) -> Result<Option<Step>, &'static str> {
+        if !self.options.sample_age_limit.is_zero()
+            && self.now - time > self.options.sample_age_limit.as_millis() as i64
+        {
+            return Err("too_old");
+        }
+        if self.options.out_of_order == OutOfOrder::Keep {
+            return Ok(None);
+        }
+        match self.series.groups.advance(placed.group, time) {
+            Order::Newer(before) if self.options.senders_wait => {
+                let epoch = self.series.groups.epoch();
+                Ok(Some(Step { group: placed.group, epoch, before, time }))
+            }
+            Order::Newer(_) => Ok(None),
+            Order::Same => Err("duplicate"),
+            Order::Older => Err("out_of_order"),
+        }
+    }
+
+    /// `target_info` for the time that the points of a resource span.
+    fn target_info(
+        &mut self,
+        resource: &mut ResourceCx<'_>,
+        out: &mut Output<'_, WriteBody>,
+    ) -> Result<(), WireError> {
+        let Some(target) = self.series.target(resource)? else { return Ok(()) };
+        let (first, last) = resource.times;
+        let mut time = first.max(last - TARGET_INFO_SPAN);
+        loop {
+            let newest = self.series.groups.newest(target.group);
+            if newest == i64::MIN || time >= newest.saturating_add(TARGET_INFO_REST) {
+                self.series.groups.advance(target.group, time);
+                let shard = self.tell_target(&target, time);
+                if self.shards.get(shard).is_some_and(|open| open.size() >= self.full) {
+                    self.close_into(shard, self.version, out);
+                }
+            }
+            if time >= last {
+                return Ok(());
+            }
+            time = (time + TARGET_INFO_STEP).min(last);
+        }
+    }
+}
+
+impl ShardEncoder for RemoteEncoder {
+    type Body = WriteBody;
+
+    fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn encode(&mut self, batch: &Batch, out: &mut Output<'_, WriteBody>) {
+        self.begin(out);
+        let partition = self.partition(&batch.client);
+        let request = batch.rope.to_bytes();
+        if let Err(error) = self.walk(&request, partition, out) {
+            tracing::debug!(%error, "a batch could not be read to its end");
+        }
+    }
+
+    fn close(&mut self, shard: usize) -> Option<WriteBody> {
+        let version = self.version;
+        self.shards.get_mut(shard)?.close(version, &self.returned)
+    }
+
+    fn open_size(&self, shard: usize) -> usize {
+        self.shards.get(shard).map_or(0, Open::size)
+    }
+
+    fn partition(&self, client: &ClientInfo) -> u64 {
+        let keys = &self.options.partition_keys;
+        if keys.is_empty() {
+            return 0;
+        }
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        for key in keys {
+            for value in client.metadata(key).unwrap_or_default() {
+                hasher.update(&(value.len() as u64).to_le_bytes());
+                hasher.update(value.as_bytes());
+            }
+            hasher.update(&u64::MAX.to_le_bytes());
+        }
+        hasher.digest()
+    }
+
+    fn tick(&mut self, out: &mut Output<'_, WriteBody>) {
+        if self.options.metadata && self.version == Version::V1 && self.told.elapsed() >= METADATA_EVERY {
+            self.told = Instant::now();
+            for message in self.series.tell(self.options.max_bytes) {
+                out.extra(0, WriteBody::metadata(message));
+            }
+        }
+    }
+}
+
+/// What a series cache did and holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// Series found.
+    pub hits: u64,
+    /// Series that took the long way.
+    pub misses: u64,
+    /// Series forgotten for want of room.
+    pub forgotten: u64,
+    /// Series held.
+    pub series: usize,
+    /// Bytes held, with families and orders.
+    pub bytes: usize,
+}
+
+/// Drops in a row for one reason, reported together.
+#[derive(Default)]
+struct Dropped {
+    reason: &'static str,
+    count: usize,
+}
+
+impl Dropped {
+    fn one(&mut self, reason: &'static str, out: &mut Output<'_, WriteBody>) {
+        if self.reason != reason {
+            self.flush(out);
+            self.reason = reason;
+        }
+        self.count += 1;
+    }
+
+    fn flush(&mut self, out: &mut Output<'_, WriteBody>) {
+        if self.count > 0 {
+            out.dropped(std::mem::take(&mut self.count), self.reason);
+        }
+    }
+}
+
+/// Why points of a metric cannot be sent, whatever they hold.
+pub(super) fn temporality_skip(metric: &Metric<'_>) -> Option<&'static str> {
+    (metric.temporality == DELTA).then_some("delta")
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}

@@ -1,0 +1,519 @@
+//! The points of each kind as series of a request.
+//!
+//! A point is written whole or not at all: everything that can be wrong with it is looked at before its first byte.
+
+use super::body::Step;
+use super::encoder::{MetricCx, RemoteEncoder};
+use super::exemplars::ExemplarList;
+use super::families::{Known, Suffix, label};
+use super::open::{Meta, Open, Sample};
+use super::scan::Scan;
+use super::series::{Placed, Target};
+use super::{Exponential, Version};
+use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
+use crate::pdata::wire::{WireError, put_bytes};
+use crate::prometheus::map::NAME;
+use crate::prometheus::native::{Native, ORDINARY_NAN, STALE, classic};
+use crate::prometheus::text::plain_double;
+
+/// Bit 0 of DataPointFlags.
+const NO_RECORDED_VALUE: u32 = 1;
+
+/// The largest time that is one: beyond it nanoseconds are negative for who reads them signed.
+const MAX_NANOS: u64 = i64::MAX as u64;
+
+/// Reused from point to point.
+#[derive(Default)]
+pub(super) struct Scratch {
+    native: Native,
+    buckets: Vec<(f64, u64)>,
+    /// Bounds and counts as packed lists.
+    bounds: Vec<u8>,
+    counts: Vec<u8>,
+    /// Encoded fields beside a sample.
+    extra: Vec<u8>,
+    message: Vec<u8>,
+    exemplars: ExemplarList,
+}
+
+/// How a point ended: its shard, or the reason why it is dropped.
+pub(super) type End = Result<usize, &'static str>;
+
+impl RemoteEncoder {
+    /// Writes one point.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    #[inline]
+    pub(super) fn point(&mut self, cx: &mut MetricCx<'_, '_>, point: &[u8]) -> Result<End, WireError> {
+        let kind = cx.metric.kind;
+        let scan = Scan::parse(kind, point)?;
+        if scan.time == 0 || scan.time > MAX_NANOS {
+            return Ok(Err("timestamp"));
+        }
+        let time = (scan.time / 1_000_000) as i64;
+        let start = match scan.start {
+            0 => 0,
+            // Unset is 0, so that the beginning of time is a moment later.
+            nanos => ((nanos.min(MAX_NANOS) / 1_000_000) as i64).max(1),
+        };
+        let end = match kind {
+            Kind::Gauge | Kind::Sum | Kind::Empty => self.number(cx, &scan, point, time, start)?,
+            Kind::Histogram => self.histogram(cx, &scan, point, time, start)?,
+            Kind::ExponentialHistogram => self.exponential(cx, &scan, point, time, start)?,
+            Kind::Summary => self.summary(cx, &scan, point, time, start)?,
+        };
+        if end.is_ok() {
+            let times = &mut cx.resource.times;
+            *times = (times.0.min(time), times.1.max(time));
+        }
+        Ok(end)
+    }
+
+    #[inline]
+    fn number(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let bits = if scan.flags & NO_RECORDED_VALUE != 0 {
+            STALE
+        } else {
+            match scan.value {
+                Some(Number::Double(value)) => ordinary(value),
+                Some(Number::Int(value)) => (value as f64).to_bits(),
+                None => return Ok(Err("no_value")),
+            }
+        };
+        let placed = self.series.place(cx, scan, point)?;
+        let step = match self.advance(&placed, time) {
+            Ok(step) => step,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let with_exemplars = scan.exemplars && cx.metric.monotonic && cx.metric.kind == Kind::Sum;
+        if with_exemplars {
+            self.scratch.exemplars.read(cx.metric.kind, point)?;
+        }
+        let RemoteEncoder { series, shards, scratch, .. } = self;
+        let Some(open) = shards.get_mut(placed.shard as usize) else { return Ok(Err("no_value")) };
+        scratch.extra.clear();
+        if with_exemplars {
+            for exemplar in scratch.exemplars.all() {
+                open.exemplar(series.store.symbols(), exemplar, &mut scratch.extra);
+            }
+        }
+        let meta = series.families.get_mut(cx.family).map_or(Meta::default(), |known| known.meta);
+        let sample = Sample { bits, time, start };
+        let block = series.block(&placed);
+        open.series(series.store.symbols(), &[block], Some(sample), &scratch.extra, meta);
+        open.end_item(step);
+        Ok(Ok(placed.shard as usize))
+    }
+
+    fn histogram(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let end = self.histogram_with(&mut scratch, cx, scan, point, time, start);
+        self.scratch = scratch;
+        end
+    }
+
+    fn histogram_with(
+        &mut self,
+        scratch: &mut Scratch,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let stale = scan.flags & NO_RECORDED_VALUE != 0;
+        let (mut bounds, mut counts) = (scan.bounds, scan.counts);
+        let mut joined = (Vec::new(), Vec::new());
+        if scan.pieces {
+            let view = HistogramPoint::parse(point)?;
+            for bound in view.explicit_bounds() {
+                joined.0.extend_from_slice(&bound?.to_le_bytes());
+            }
+            for count in view.bucket_counts() {
+                joined.1.extend_from_slice(&count?.to_le_bytes());
+            }
+            (bounds, counts) = (&joined.0, &joined.1);
+        }
+        if bounds.len() % 8 != 0 || counts.len() % 8 != 0 {
+            return Err(WireError::Truncated);
+        }
+        let native = self.options.custom_buckets && self.version() == Version::V2;
+        let classic = !native || self.options.keep_classic;
+        if native {
+            if stale {
+                scratch.native.stale();
+            } else if let Err(skip) = scratch.native.custom_buckets(&HistogramPoint::parse(point)?) {
+                return Ok(Err(skip.as_str()));
+            }
+        }
+        if classic && !self.prepare_bounds(cx.family, bounds) {
+            return Ok(Err("malformed"));
+        }
+        let placed = self.series.place(cx, scan, point)?;
+        let step = match self.advance(&placed, time) {
+            Ok(step) => step,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        scratch.exemplars.clear();
+        if scan.exemplars {
+            scratch.exemplars.read(cx.metric.kind, point)?;
+        }
+        let Some((mut pen, scratch)) = self.pen(&placed, cx.family, time, start, stale, scratch) else {
+            return Ok(Err("no_value"));
+        };
+        if native {
+            pen.native(scratch);
+        }
+        if classic {
+            let counts = numbers(counts);
+            let bounds = numbers(bounds).map(f64::from_bits);
+            pen.classic(scan.count, scan.sum, bounds, counts, scratch);
+        }
+        Ok(pen.end(step))
+    }
+
+    fn exponential(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let end = self.exponential_with(&mut scratch, cx, scan, point, time, start);
+        self.scratch = scratch;
+        end
+    }
+
+    fn exponential_with(
+        &mut self,
+        scratch: &mut Scratch,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let stale = scan.flags & NO_RECORDED_VALUE != 0;
+        let view = ExponentialHistogramPoint::parse(point)?;
+        let native = self.options.exponential == Exponential::Native;
+        if native {
+            if stale {
+                scratch.native.stale();
+            } else if let Err(skip) = scratch.native.exponential(&view) {
+                return Ok(Err(skip.as_str()));
+            }
+        } else {
+            if let Err(skip) = classic(&view, &mut scratch.buckets) {
+                return Ok(Err(skip.as_str()));
+            }
+            scratch.bounds.clear();
+            for (bound, _) in &scratch.buckets {
+                scratch.bounds.extend_from_slice(&bound.to_le_bytes());
+            }
+            if !self.prepare_bounds(cx.family, &scratch.bounds) {
+                return Ok(Err("malformed"));
+            }
+        }
+        let placed = self.series.place(cx, scan, point)?;
+        let step = match self.advance(&placed, time) {
+            Ok(step) => step,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        scratch.exemplars.clear();
+        if scan.exemplars {
+            scratch.exemplars.read(cx.metric.kind, point)?;
+        }
+        let Some((mut pen, scratch)) = self.pen(&placed, cx.family, time, start, stale, scratch) else {
+            return Ok(Err("no_value"));
+        };
+        if native {
+            pen.native(scratch);
+        } else {
+            let buckets = std::mem::take(&mut scratch.buckets);
+            let bounds = buckets.iter().map(|(bound, _)| *bound);
+            // These counts are cumulative already.
+            let mut before = 0;
+            let counts = buckets.iter().map(|(_, count)| count.saturating_sub(std::mem::replace(&mut before, *count)));
+            pen.classic(scan.count, scan.sum, bounds, counts, scratch);
+            scratch.buckets = buckets;
+        }
+        Ok(pen.end(step))
+    }
+
+    fn summary(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let end = self.summary_with(&mut scratch, cx, scan, point, time, start);
+        self.scratch = scratch;
+        end
+    }
+
+    fn summary_with(
+        &mut self,
+        scratch: &mut Scratch,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+        time: i64,
+        start: i64,
+    ) -> Result<End, WireError> {
+        let stale = scan.flags & NO_RECORDED_VALUE != 0;
+        scratch.bounds.clear();
+        scratch.counts.clear();
+        for pair in SummaryPoint::parse(point)?.quantiles() {
+            let (quantile, value) = pair?;
+            scratch.bounds.extend_from_slice(&quantile.to_le_bytes());
+            scratch.counts.extend_from_slice(&ordinary(value).to_le_bytes());
+        }
+        if !self.prepare_quantiles(cx.family, &scratch.bounds) {
+            return Ok(Err("malformed"));
+        }
+        let placed = self.series.place(cx, scan, point)?;
+        let step = match self.advance(&placed, time) {
+            Ok(step) => step,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let Some((mut pen, scratch)) = self.pen(&placed, cx.family, time, start, stale, scratch) else {
+            return Ok(Err("no_value"));
+        };
+        pen.summary(scan.count, scan.sum.unwrap_or_default(), numbers(&scratch.counts));
+        Ok(pen.end(step))
+    }
+
+    /// Writes a `target_info` sample; gives its shard.
+    pub(super) fn tell_target(&mut self, target: &Target, time: i64) -> usize {
+        let family = self.series.target_family();
+        let version = self.version();
+        let RemoteEncoder { series, shards, scratch, .. } = self;
+        let shard = target.shard as usize;
+        let Some(known) = series.families.get_mut(family) else { return shard };
+        let (name, meta) = (known.names[0].clone(), known.meta);
+        let block = &mut scratch.message;
+        block.clear();
+        let before = target.labels.before(NAME);
+        for (i, (label_name, value)) in target.labels.iter().enumerate() {
+            if i == before {
+                block.extend_from_slice(&name);
+            }
+            label(version, series.store.symbols_mut(), label_name, value, block);
+        }
+        if before >= target.labels.len() {
+            block.extend_from_slice(&name);
+        }
+        if let Some(open) = shards.get_mut(shard) {
+            let sample = Sample { bits: 1f64.to_bits(), time, start: 0 };
+            open.series(series.store.symbols(), &[block], Some(sample), &[], meta);
+        }
+        shard
+    }
+
+    /// Whether these are bounds; makes their labels if they are not those of the family's last point.
+    fn prepare_bounds(&mut self, family: u32, raw: &[u8]) -> bool {
+        let generation = self.series.store.generation();
+        let version = self.version();
+        let Some(known) = self.series.families.get_mut(family) else { return false };
+        if known.bounds.fits(raw, generation) {
+            return true;
+        }
+        if !ascending(raw) {
+            return false;
+        }
+        let finite = numbers(raw).map(f64::from_bits).filter(|bound| *bound < f64::INFINITY);
+        let texts = finite.chain([f64::INFINITY]).map(text);
+        known.bounds.make(raw, generation, texts, "le", version, self.series.store.symbols_mut());
+        true
+    }
+
+    /// The same for quantiles, in whatever order they come.
+    fn prepare_quantiles(&mut self, family: u32, raw: &[u8]) -> bool {
+        let generation = self.series.store.generation();
+        let version = self.version();
+        let Some(known) = self.series.families.get_mut(family) else { return false };
+        if known.quantiles.fits(raw, generation) {
+            return true;
+        }
+        let mut sorted: Vec<f64> = numbers(raw).map(f64::from_bits).collect();
+        sorted.sort_by(f64::total_cmp);
+        let twice = sorted.iter().zip(sorted.iter().skip(1)).any(|(a, b)| a >= b);
+        if twice || sorted.iter().any(|q| q.is_nan()) {
+            return false;
+        }
+        let texts = numbers(raw).map(f64::from_bits).map(text);
+        let symbols = self.series.store.symbols_mut();
+        known.quantiles.make(raw, generation, texts, "quantile", version, symbols);
+        true
+    }
+
+    fn pen<'e, 's>(
+        &'e mut self,
+        placed: &Placed,
+        family: u32,
+        time: i64,
+        start: i64,
+        stale: bool,
+        scratch: &'s mut Scratch,
+    ) -> Option<(Pen<'e>, &'s mut Scratch)> {
+        let version = self.version();
+        let RemoteEncoder { series, shards, .. } = self;
+        let block = series.block(placed);
+        let (first, rest) = block.split_at_checked(placed.cuts.0 as usize)?;
+        let (second, third) = rest.split_at_checked((placed.cuts.1 - placed.cuts.0) as usize)?;
+        let known = series.families.get(family)?;
+        let open = shards.get_mut(placed.shard as usize)?;
+        let symbols = series.store.symbols();
+        let labels = [first, second, third];
+        let shard = placed.shard as usize;
+        Some((Pen { labels, known, open, symbols, version, shard, time, start, stale }, scratch))
+    }
+}
+
+/// Writes the series of one point that differ in name suffix and one label.
+struct Pen<'e> {
+    /// Labels before the name, between it and the one label, and after that.
+    labels: [&'e [u8]; 3],
+    known: &'e Known,
+    open: &'e mut Open,
+    symbols: &'e super::cache::Symbols,
+    version: Version,
+    shard: usize,
+    time: i64,
+    start: i64,
+    stale: bool,
+}
+
+impl Pen<'_> {
+    fn sample(&self, bits: u64) -> Sample {
+        Sample { bits: if self.stale { STALE } else { bits }, time: self.time, start: self.start }
+    }
+
+    fn series(&mut self, name: &[u8], own: &[u8], bits: u64, extra: &[u8]) {
+        let [first, second, third] = self.labels;
+        let sample = self.sample(bits);
+        let parts = [first, name, second, own, third];
+        self.open.series(self.symbols, &parts, Some(sample), extra, self.known.meta);
+    }
+
+    fn classic(
+        &mut self,
+        count: u64,
+        sum: Option<u64>,
+        bounds: impl Iterator<Item = f64>,
+        mut counts: impl Iterator<Item = u64>,
+        scratch: &mut Scratch,
+    ) {
+        let known = self.known;
+        if let Some(sum) = sum {
+            self.series(known.name(Suffix::Sum), &[], ordinary(f64::from_bits(sum)), &[]);
+        }
+        self.series(known.name(Suffix::Count), &[], (count as f64).to_bits(), &[]);
+        let mut below = 0_u64;
+        let mut exemplars = std::mem::take(&mut scratch.exemplars);
+        let mut at = 0;
+        for bound in bounds.take_while(|bound| *bound < f64::INFINITY) {
+            // The label of a bound without a count is passed over.
+            let block = known.bounds.block(at);
+            at += 1;
+            let Some(inside) = counts.next() else { continue };
+            below = below.saturating_add(inside);
+            self.exemplars(exemplars.up_to(bound), scratch);
+            self.series(known.name(Suffix::Bucket), block, (below as f64).to_bits(), &scratch.extra);
+        }
+        self.exemplars(exemplars.up_to(f64::INFINITY), scratch);
+        self.series(
+            known.name(Suffix::Bucket),
+            known.bounds.block(at),
+            (count as f64).to_bits(),
+            &scratch.extra,
+        );
+        scratch.exemplars = exemplars;
+    }
+
+    fn exemplars(&mut self, list: &[super::open::ExemplarText], scratch: &mut Scratch) {
+        scratch.extra.clear();
+        for exemplar in list {
+            self.open.exemplar(self.symbols, exemplar, &mut scratch.extra);
+        }
+    }
+
+    fn native(&mut self, scratch: &mut Scratch) {
+        let start = if self.version == Version::V2 { self.start } else { 0 };
+        scratch.message.clear();
+        scratch.native.encode(self.time, start, &mut scratch.message);
+        let mut extra = std::mem::take(&mut scratch.extra);
+        extra.clear();
+        let number = if self.version == Version::V2 { 3 } else { 4 };
+        put_bytes(&mut extra, number, &scratch.message);
+        self.open.count_histogram();
+        scratch.exemplars.sort_by_time();
+        for exemplar in scratch.exemplars.all() {
+            self.open.exemplar(self.symbols, exemplar, &mut extra);
+        }
+        let [first, second, third] = self.labels;
+        let parts = [first, &self.known.names[0], second, third];
+        self.open.series(self.symbols, &parts, None, &extra, self.known.meta);
+        scratch.extra = extra;
+    }
+
+    fn summary(&mut self, count: u64, sum: u64, values: impl Iterator<Item = u64>) {
+        let known = self.known;
+        self.series(known.name(Suffix::Sum), &[], ordinary(f64::from_bits(sum)), &[]);
+        self.series(known.name(Suffix::Count), &[], (count as f64).to_bits(), &[]);
+        for (at, value) in values.enumerate() {
+            self.series(&known.names[0], known.quantiles.block(at), value, &[]);
+        }
+    }
+
+    fn end(self, step: Option<Step>) -> End {
+        self.open.end_item(step);
+        Ok(self.shard)
+    }
+}
+
+/// The bits of a value; whatever NaN it is, the ordinary one.
+#[inline]
+fn ordinary(value: f64) -> u64 {
+    if value.is_nan() { ORDINARY_NAN } else { value.to_bits() }
+}
+
+fn numbers(packed: &[u8]) -> impl Iterator<Item = u64> + Clone {
+    packed.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes))
+}
+
+/// Whether packed bounds ascend and are numbers.
+fn ascending(raw: &[u8]) -> bool {
+    let mut last = None;
+    numbers(raw).map(f64::from_bits).all(|bound| {
+        let fine = last.map_or(!bound.is_nan(), |last| bound > last);
+        last = Some(bound);
+        fine
+    })
+}
+
+fn text(value: f64) -> String {
+    let mut out = String::new();
+    plain_double(value, &mut out);
+    out
+}

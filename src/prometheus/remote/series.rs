@@ -1,0 +1,430 @@
+//! Which series a point is: found by the hash of its bytes, or made the long way and remembered.
+//!
+//! The key of a point is the hash of its attributes, mixed with that of everything above it: partition, resource,
+//! scope, metric. Hashes are of 128 bits and keyed with random bytes of the process, so that nobody can prepare two
+//! series that are taken for one.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128_with_secret;
+
+use super::body::Version;
+use super::cache::Store;
+use super::encoder::{CacheFigures, MetricCx, temporality_skip};
+use super::families::{Families, Known, label};
+use super::groups::Groups;
+use super::scan::Scan;
+use super::{Exponential, RemoteOptions};
+use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
+use crate::pdata::fields::{exponential_histogram_point, histogram_point, number_point, summary_point};
+use crate::pdata::metrics::{Kind, Metric};
+use crate::pdata::wire::{Cursor, WireError, put_bytes};
+use crate::prometheus::map::{Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
+
+/// The key of the family of `target_info`.
+pub(super) const TARGET_INFO: u128 = 0;
+
+/// How many resources' `target_info` is remembered.
+const TARGETS: usize = 16 << 10;
+
+/// Everything that is known of series.
+pub(super) struct Series {
+    pub mapper: Mapper,
+    pub version: Version,
+    pub store: Store,
+    pub groups: Groups,
+    pub families: Families,
+    targets: HashMap<u128, Option<Arc<Target>>>,
+    secret: [u8; 192],
+    shards: u32,
+    exponential: Exponential,
+    cap: usize,
+    /// The block that was made last, for series that are not kept.
+    block: Vec<u8>,
+    labels: LabelSet,
+    gathered: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+/// Where a point's series are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub group: u32,
+    pub shard: u32,
+    pub cuts: (u32, u32),
+    /// The entry; `None` for a block that is not kept.
+    at: Option<u32>,
+}
+
+/// One resource on the way through its metrics.
+pub(super) struct ResourceCx<'a> {
+    pub group: ResourceGroup<'a>,
+    /// The earliest and the latest time of its samples, milliseconds.
+    pub times: (i64, i64),
+    hash: u128,
+    partition: u64,
+    labels: Option<Resource>,
+    scope: Option<(u128, Scope)>,
+}
+
+/// A `target_info` series.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub labels: LabelSet,
+    pub group: u32,
+    pub shard: u32,
+}
+
+impl Series {
+    pub fn new(options: &RemoteOptions, version: Version) -> Self {
+        let cap = options.cache_bytes;
+        Series {
+            mapper: Mapper::new(options.map.clone()),
+            version,
+            store: Store::new(cap / 4 * 3, version == Version::V2),
+            // A group takes about 32 bytes.
+            groups: Groups::new(cap / 8 / 32),
+            families: Families::default(),
+            targets: HashMap::new(),
+            secret: secret(),
+            shards: options.shards.max(1) as u32,
+            exponential: options.exponential,
+            cap,
+            block: Vec::new(),
+            labels: LabelSet::default(),
+            gathered: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Begins anew in another version. Orders are kept.
+    pub fn restart(&mut self, version: Version) {
+        self.version = version;
+        let figures = (self.store.hits, self.store.misses, self.store.forgotten);
+        self.store = Store::new(self.cap / 4 * 3, version == Version::V2);
+        (self.store.hits, self.store.misses, self.store.forgotten) = figures;
+        self.families.clear();
+    }
+
+    /// Whether a cache has had its share.
+    pub fn is_full(&self) -> bool {
+        self.store.is_full()
+            || self.groups.is_full()
+            || self.families.bytes() > self.cap / 8
+            || self.targets.len() > TARGETS
+    }
+
+    /// Brings the caches back below their shares. Symbols and entries are numbered anew.
+    pub fn make_room(&mut self) {
+        if self.store.is_full() {
+            self.store.age();
+        }
+        if self.groups.is_full() {
+            self.groups.shrink();
+            self.store.clear();
+            self.targets.clear();
+        }
+        if self.families.bytes() > self.cap / 8 {
+            self.families.clear();
+        }
+        if self.targets.len() > TARGETS {
+            self.targets.clear();
+        }
+    }
+
+    pub fn figures(&self) -> CacheFigures {
+        CacheFigures {
+            hits: self.store.hits,
+            misses: self.store.misses,
+            forgotten: self.store.forgotten,
+            series: self.store.len(),
+            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes(),
+        }
+    }
+
+    fn hash(&self, bytes: &[u8]) -> u128 {
+        xxh3_128_with_secret(bytes, &self.secret)
+    }
+
+    /// Begins a resource.
+    pub fn resource<'a>(
+        &mut self,
+        group: ResourceGroup<'a>,
+        partition: u64,
+    ) -> Result<ResourceCx<'a>, WireError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&partition.to_le_bytes());
+        for message in group.resources() {
+            put_bytes(&mut buffer, 1, message?);
+        }
+        let hash = self.hash(&buffer);
+        self.buffer = buffer;
+        Ok(ResourceCx { group, times: (i64::MAX, i64::MIN), hash, partition, labels: None, scope: None })
+    }
+
+    /// The hash of what stands above the metrics of a scope.
+    pub fn above(&mut self, resource: &ResourceCx<'_>, scope: ScopeGroup<'_>) -> Result<u128, WireError> {
+        if !self.mapper.options().scope_labels {
+            return Ok(resource.hash);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&resource.hash.to_le_bytes());
+        for message in scope.scopes() {
+            put_bytes(&mut buffer, 1, message?);
+        }
+        put_bytes(&mut buffer, 3, scope.schema_url()?);
+        let hash = self.hash(&buffer);
+        self.buffer = buffer;
+        Ok(hash)
+    }
+
+    /// The family of a metric, and the hash of everything above its points.
+    #[inline]
+    pub fn family(&mut self, metric: &Metric<'_>, above: u128) -> Result<(u32, u128), WireError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&[
+            metric.kind as u8,
+            metric.temporality.clamp(-1, 3) as u8,
+            u8::from(metric.monotonic),
+        ]);
+        put_bytes(&mut buffer, 1, metric.name);
+        put_bytes(&mut buffer, 2, metric.unit);
+        for pair in metric.metadata().messages() {
+            put_bytes(&mut buffer, 3, pair?);
+        }
+        // Never the key of `target_info`.
+        let key = self.hash(&buffer) | 1;
+        buffer.clear();
+        buffer.extend_from_slice(&above.to_le_bytes());
+        buffer.extend_from_slice(&key.to_le_bytes());
+        let seed = self.hash(&buffer);
+        self.buffer = buffer;
+        let at = match self.families.find(key) {
+            Some(at) => at,
+            None => self.meet(key, metric)?,
+        };
+        if let Some(known) = self.families.get_mut(at) {
+            known.seen = true;
+            if known.description != metric.description {
+                known.redescribe(metric.description);
+            }
+            known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
+        }
+        Ok((at, seed))
+    }
+
+    #[cold]
+    fn meet(&mut self, key: u128, metric: &Metric<'_>) -> Result<u32, WireError> {
+        let (family, skip) = match self.mapper.family(metric)? {
+            Ok(family) => (family, temporality_skip(metric)),
+            Err(why) => (Family::default(), Some(why.reason())),
+        };
+        Ok(self.families.insert(key, Known::new(family, metric.description, skip)))
+    }
+
+    /// The series of a point.
+    #[inline]
+    pub fn place(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        scan: &Scan<'_>,
+        point: &[u8],
+    ) -> Result<Placed, WireError> {
+        let hash = if scan.scattered {
+            self.gather(cx.metric.kind, point)?;
+            self.hash(&self.gathered)
+        } else {
+            self.hash(scan.attributes)
+        };
+        let key = hash ^ cx.seed;
+        if let Some(at) = self.store.find(key)
+            && let Some((entry, _)) = self.store.entry(at)
+        {
+            return Ok(Placed { group: entry.group, shard: entry.shard, cuts: entry.cuts, at: Some(at) });
+        }
+        self.make(key, cx, point)
+    }
+
+    /// The labels of a placed point.
+    #[inline]
+    pub fn block(&self, placed: &Placed) -> &[u8] {
+        match placed.at {
+            Some(at) => self.store.entry(at).map(|(_, block)| block).unwrap_or_default(),
+            None => &self.block,
+        }
+    }
+
+    fn gather(&mut self, kind: Kind, point: &[u8]) -> Result<(), WireError> {
+        self.gathered.clear();
+        let number = attributes_field(kind);
+        let mut cursor = Cursor::new(point);
+        while let Some(field) = cursor.next_field()? {
+            if field.number == number {
+                self.gathered.extend_from_slice(point.get(field.start..field.end).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// The long way: maps the labels and remembers them.
+    #[cold]
+    fn make(&mut self, key: u128, cx: &mut MetricCx<'_, '_>, point: &[u8]) -> Result<Placed, WireError> {
+        let mut labels = std::mem::take(&mut self.labels);
+        let attributes = Attributes::of(point, attributes_field(cx.metric.kind));
+        let scope_key = self.above(cx.resource, cx.scope)?;
+        let resource = match &mut cx.resource.labels {
+            Some(resource) => resource,
+            none => none.insert(self.mapper.resource(cx.resource.group.attributes())?),
+        };
+        if cx.resource.scope.as_ref().is_none_or(|(key, _)| *key != scope_key) {
+            cx.resource.scope = Some((scope_key, self.mapper.scope(cx.scope)?));
+        }
+        if let Some((_, scope)) = &cx.resource.scope {
+            self.mapper.labels(resource, scope, attributes, &mut labels)?;
+        }
+        // What the series of the point differ in is not an attribute's to set.
+        let own = match (cx.metric.kind, self.exponential) {
+            (Kind::Histogram, _) | (Kind::ExponentialHistogram, Exponential::Classic) => "le",
+            (Kind::Summary, _) => "quantile",
+            _ => "",
+        };
+        labels.retain(|name| name != own);
+        let number = matches!(cx.metric.kind, Kind::Gauge | Kind::Sum);
+        let cuts = self.lay(&labels, own, number, cx.family);
+        let (group, shard) = self.identify(&labels, cx.family, own, cx.resource.partition);
+        let at = (self.block.len() <= Store::LARGEST)
+            .then(|| self.store.insert(key, group, shard, cuts, &self.block));
+        self.labels = labels;
+        Ok(Placed { group, shard, cuts, at })
+    }
+
+    /// Lays labels out as a block: with the name's label for a number, else in three parts.
+    fn lay(&mut self, labels: &LabelSet, own: &str, number: bool, family: u32) -> (u32, u32) {
+        let mut block = std::mem::take(&mut self.block);
+        block.clear();
+        let before_name = labels.before(NAME);
+        let before_own = labels.before(own).max(before_name);
+        let mut cuts = (0, 0);
+        for (i, (name, value)) in labels.iter().enumerate() {
+            if i == before_name {
+                self.name_here(number, family, &mut block, &mut cuts.0);
+            }
+            if i == before_own {
+                cuts.1 = block.len() as u32;
+            }
+            label(self.version, self.store.symbols_mut(), name, value, &mut block);
+        }
+        if labels.len() <= before_name {
+            self.name_here(number, family, &mut block, &mut cuts.0);
+        }
+        if labels.len() <= before_own {
+            cuts.1 = block.len() as u32;
+        }
+        self.block = block;
+        cuts
+    }
+
+    fn name_here(&mut self, number: bool, family: u32, block: &mut Vec<u8>, cut: &mut u32) {
+        *cut = block.len() as u32;
+        if number && let Some(known) = self.families.get_mut(family) {
+            block.extend_from_slice(&known.names[0]);
+        }
+    }
+
+    /// The group and the shard of labels.
+    fn identify(&mut self, labels: &LabelSet, family: u32, own: &str, partition: u64) -> (u32, u32) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&partition.to_le_bytes());
+        let mut late = Vec::new();
+        for (name, value) in labels.iter() {
+            let out = if matches!(name, "le" | "quantile") { &mut late } else { &mut buffer };
+            // No UTF-8 text has this byte.
+            for text in [name, value] {
+                out.extend_from_slice(text.as_bytes());
+                out.push(0xff);
+            }
+        }
+        let shard = (self.hash(&buffer) as u64 % u64::from(self.shards)) as u32;
+        buffer.extend_from_slice(&late);
+        if let Some(known) = self.families.get_mut(family) {
+            buffer.extend_from_slice(known.family.name.as_bytes());
+        }
+        // The series of a classic histogram or summary have other names than a number of the family's name.
+        buffer.push(0xff);
+        buffer.extend_from_slice(own.as_bytes());
+        let group = self.groups.intern(self.hash(&buffer));
+        self.buffer = buffer;
+        (group, shard)
+    }
+
+    /// The `target_info` of a resource.
+    pub fn target(&mut self, resource: &mut ResourceCx<'_>) -> Result<Option<Arc<Target>>, WireError> {
+        if let Some(known) = self.targets.get(&resource.hash) {
+            return Ok(known.clone());
+        }
+        let mapped = match resource.labels.take() {
+            Some(mapped) => mapped,
+            None => self.mapper.resource(resource.group.attributes())?,
+        };
+        let family = self.target_family();
+        let target = mapped.target_info.as_ref().map(|labels| {
+            let (group, shard) = self.identify(labels, family, "", resource.partition);
+            Arc::new(Target { labels: labels.clone(), group, shard })
+        });
+        resource.labels = Some(mapped);
+        self.targets.insert(resource.hash, target.clone());
+        Ok(target)
+    }
+
+    /// The family of `target_info`, ready to be written.
+    pub fn target_family(&mut self) -> u32 {
+        let at = match self.families.find(TARGET_INFO) {
+            Some(at) => at,
+            None => {
+                let family = Family {
+                    name: self.mapper.options().namer.target_info(),
+                    kind: MetricType::Gauge,
+                    help: "Target metadata".to_owned(),
+                    unit: String::new(),
+                };
+                self.families.insert(TARGET_INFO, Known::new(family, b"", None))
+            }
+        };
+        if let Some(known) = self.families.get_mut(at) {
+            known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
+        }
+        at
+    }
+
+    /// 1.0 metadata of what came since it was last told, in messages of about `max` bytes at most.
+    pub fn tell(&mut self, max: usize) -> Vec<Vec<u8>> {
+        self.families.tell(max)
+    }
+}
+
+fn attributes_field(kind: Kind) -> u32 {
+    match kind {
+        Kind::Histogram => histogram_point::ATTRIBUTES,
+        Kind::ExponentialHistogram => exponential_histogram_point::ATTRIBUTES,
+        Kind::Summary => summary_point::ATTRIBUTES,
+        Kind::Gauge | Kind::Sum | Kind::Empty => number_point::ATTRIBUTES,
+    }
+}
+
+/// Random bytes of the process: the standard library keys its hash maps from the system's source.
+fn secret() -> [u8; 192] {
+    let mut secret = [0; 192];
+    for (i, chunk) in secret.chunks_exact_mut(8).enumerate() {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_usize(i);
+        chunk.copy_from_slice(&hasher.finish().to_le_bytes());
+    }
+    secret
+}
