@@ -4,11 +4,14 @@
 //! runs it. Targets assert that an answer is right, by prost or by slow obvious code, not only that there is
 //! no panic.
 
+#[path = "../../src/prometheus/names/naive.rs"]
+pub mod naive_names;
 #[path = "../../src/pdata/oracle.rs"]
 pub mod oracle;
 
 use bytes::Bytes;
 use tidegate::pdata::{Rope, Signal};
+use tidegate::prometheus::names::{Shape, TranslationStrategy};
 
 /// An input as three numbers to choose with, a signal and a request.
 pub struct Input<'a> {

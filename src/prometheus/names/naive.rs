@@ -182,5 +182,5 @@ fn collapsed(mut text: String) -> String {
 }
 
 fn no_digit(name: String) -> String {
-    if name.starts_with(|c| ('0'..='9').contains(&c)) { format!("_{name}") } else { name }
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
