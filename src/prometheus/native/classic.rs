@@ -1,8 +1,7 @@
 //! Exponential histograms as classic buckets.
 
-use super::layout::Occupied;
+use super::layout::{Occupied, Range};
 use super::{Exponential, Skip, shift, zero_threshold};
-use crate::pdata::wire::WireError;
 
 /// At most so many buckets are made of one histogram: what is finer is scaled down.
 pub const MAX_CLASSIC_BUCKETS: usize = 160;
@@ -12,9 +11,6 @@ struct Writer<'a> {
     out: &'a mut Vec<(f64, u64)>,
     total: u64,
 }
-
-/// The index of the first and of the last occupied bucket of a side.
-type Range = Option<(i64, i64)>;
 
 /// The classic buckets of an exponential histogram: upper bounds, finite and ascending, and how many values
 /// are no greater; at most [`MAX_CLASSIC_BUCKETS`]. The bucket of +Inf is the caller's to add, from the count.
@@ -30,35 +26,36 @@ pub fn classic(point: &impl Exponential, out: &mut Vec<(f64, u64)>) -> Result<()
     out.clear();
     let scalars = point.scalars();
     let zero = zero_threshold(scalars.zero_threshold)?;
-    let negative = range(point.negative())?;
-    let positive = range(point.positive())?;
-    let has_zero = scalars.zero_count > 0 || negative.is_some();
+    let negative = Range::of(point.negative())?;
+    let positive = Range::of(point.positive())?;
+    let has_zero = scalars.zero_count > 0 || negative.is_occupied();
     // Ends at the latest when there are two indices left on each side, 0 and -1.
     let fits = |steps: &i32| {
-        let width = width(negative, *steps) + width(positive, *steps) + i64::from(has_zero);
-        width <= MAX_CLASSIC_BUCKETS as i64
+        let width = negative.shifted(shift(*steps)).width() + positive.shifted(shift(*steps)).width();
+        width + i64::from(has_zero) <= MAX_CLASSIC_BUCKETS as i64
     };
     let steps = (0..=63).find(fits).unwrap_or(63);
     let (scale, shift) = (i64::from(scalars.scale) - i64::from(steps), shift(steps));
+    let (negative, positive) = (negative.shifted(shift), positive.shifted(shift));
     let index = |i: i64| i >> shift;
 
     let mut writer = Writer { out, total: 0 };
-    if let Some((first, last)) = negative {
+    if negative.is_occupied() {
         // The counts come from zero outwards, the bounds are wanted from afar.
         let mut counts = [0u64; MAX_CLASSIC_BUCKETS];
         for bucket in Occupied::new(point.negative(), index) {
             let (i, count) = bucket?;
-            let place = usize::try_from(index(last) - i).ok().and_then(|place| counts.get_mut(place));
+            let place = usize::try_from(negative.last - i).ok().and_then(|place| counts.get_mut(place));
             *place.ok_or(Skip::TooLarge)? = count;
         }
-        for (i, count) in (index(first)..=index(last)).rev().zip(counts) {
+        for (i, count) in (negative.first..=negative.last).rev().zip(counts) {
             writer.bucket(-power(scale, i), count)?;
         }
     }
     if has_zero {
         writer.bucket(zero, scalars.zero_count)?;
     }
-    let mut next = positive.map_or(0, |(first, _)| index(first));
+    let mut next = positive.first;
     for bucket in Occupied::new(point.positive(), index) {
         let (i, count) = bucket?;
         for empty in next..i {
@@ -84,22 +81,8 @@ impl Writer<'_> {
     }
 }
 
-fn range((first, counts): (i64, impl Iterator<Item = Result<u64, WireError>>)) -> Result<Range, Skip> {
-    let mut range: Range = None;
-    for (count, i) in counts.zip(first..) {
-        if count.map_err(|_| Skip::Malformed)? != 0 {
-            range = Some((range.map_or(i, |(first, _)| first), i));
-        }
-    }
-    Ok(range)
-}
-
-fn width(range: Range, steps: i32) -> i64 {
-    range.map_or(0, |(first, last)| (last >> shift(steps)) - (first >> shift(steps)) + 1)
-}
-
 /// The base of a scale to the power of an index: infinite or 0 when it is beyond the range of doubles.
-fn power(scale: i64, index: i64) -> f64 {
+pub fn power(scale: i64, index: i64) -> f64 {
     // Beyond these scales every base is 1 or infinite; so far the product is never 0 times infinity.
     let scale = scale.clamp(-1000, 1000) as i32;
     (index as f64 * f64::from(-scale).exp2()).exp2()

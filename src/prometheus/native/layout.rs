@@ -1,4 +1,6 @@
 //! From dense counts to occupied buckets, and from those to spans and deltas.
+//!
+//! An index is shifted right by a bit for every step that the scale goes down.
 
 use super::{Side, Skip};
 use crate::pdata::wire::WireError;
@@ -14,6 +16,15 @@ pub struct Occupied<I, M> {
     next: i64,
     index: M,
     held: Option<(i64, u64)>,
+}
+
+/// The indices from the first to the last occupied bucket of a side; none when `first` is above `last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first index.
+    pub first: i64,
+    /// The last index.
+    pub last: i64,
 }
 
 impl<I, M> Occupied<I, M>
@@ -56,6 +67,49 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
+    }
+}
+
+impl Range {
+    /// No bucket at all.
+    pub const NONE: Range = Range { first: 0, last: -1 };
+
+    /// The range of dense counts, `first` being the place of the first of them. Reads all of them.
+    ///
+    /// # Errors
+    /// [`Skip::Malformed`] when one cannot be read.
+    pub fn of((first, counts): (i64, impl Iterator<Item = Result<u64, WireError>>)) -> Result<Self, Skip> {
+        let mut range = Range::NONE;
+        for (count, i) in counts.zip(first..) {
+            if count.map_err(|_| Skip::Malformed)? != 0 {
+                range = range.with(Range { first: i, last: i });
+            }
+        }
+        Ok(range)
+    }
+
+    /// Whether there is a bucket.
+    pub fn is_occupied(self) -> bool {
+        self.first <= self.last
+    }
+
+    /// The range of the same buckets scaled down.
+    pub fn shifted(self, by: u32) -> Self {
+        if self.is_occupied() { Range { first: self.first >> by, last: self.last >> by } } else { self }
+    }
+
+    /// The least range that has both in it.
+    pub fn with(self, other: Self) -> Self {
+        match (self.is_occupied(), other.is_occupied()) {
+            (false, _) => other,
+            (_, false) => self,
+            _ => Range { first: self.first.min(other.first), last: self.last.max(other.last) },
+        }
+    }
+
+    /// How many indices.
+    pub fn width(self) -> i64 {
+        self.last - self.first + 1
     }
 }
 

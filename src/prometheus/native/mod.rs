@@ -15,14 +15,16 @@ mod classic;
 mod encode;
 mod layout;
 #[cfg(test)]
-mod slow;
+pub(in crate::prometheus) mod slow;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
+pub(in crate::prometheus) use self::classic::power;
 pub use self::classic::{MAX_CLASSIC_BUCKETS, classic};
-use self::layout::{Occupied, lay_out};
+use self::layout::lay_out;
+pub(in crate::prometheus) use self::layout::{Occupied, Range};
 use crate::pdata::common::Scalars;
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint};
 use crate::pdata::wire::WireError;
@@ -307,11 +309,11 @@ impl Explicit for HistogramPoint<'_> {
 }
 
 /// The zero threshold if it is a width; 0 when unknown.
-fn zero_threshold(given: f64) -> Result<f64, Skip> {
+pub(in crate::prometheus) fn zero_threshold(given: f64) -> Result<f64, Skip> {
     if given >= 0.0 && given.is_finite() { Ok(given.abs()) } else { Err(Skip::Malformed) }
 }
 
 /// By how many bits the index of a bucket is shifted to scale it down by `steps`; beyond 63 nothing changes.
-fn shift(steps: i32) -> u32 {
-    steps.clamp(0, 63) as u32
+pub(in crate::prometheus) fn shift(steps: impl Into<i64>) -> u32 {
+    steps.into().clamp(0, 63) as u32
 }
