@@ -68,13 +68,20 @@ pub(super) enum Offer {
 pub(super) struct Queue {
     /// `None`: no queue; everything is taken and acknowledged with its outcome.
     limits: Option<Limits>,
+    /// Whether nothing may overtake what is parked, not even what is taken without room for it.
+    in_order: bool,
     parked: VecDeque<Batch>,
     used: usize,
 }
 
 impl Queue {
     pub fn new(limits: Option<Limits>) -> Self {
-        Queue { limits, parked: VecDeque::new(), used: 0 }
+        Queue { limits, in_order: false, parked: VecDeque::new(), used: 0 }
+    }
+
+    /// The same, with everything taken in the order in which it was offered.
+    pub fn in_order(limits: Option<Limits>) -> Self {
+        Queue { in_order: true, ..Queue::new(limits) }
     }
 
     /// Units in use: waiting and being sent.
@@ -92,18 +99,18 @@ impl Queue {
     pub fn offer(&mut self, batch: Batch) -> Offer {
         let Some(limits) = self.limits else { return Offer::Taken(Job { batch, cost: 0 }, Acks::none()) };
         let cost = limits.cost(&batch);
-        if !batch.acks.settled() {
-            if cost > limits.capacity {
-                return Offer::TooLarge(batch);
+        let waited_for = !batch.acks.settled();
+        if waited_for && cost > limits.capacity {
+            return Offer::TooLarge(batch);
+        }
+        // What is parked goes first.
+        let behind = !self.parked.is_empty() && (waited_for || self.in_order);
+        if behind || waited_for && self.used + cost > limits.capacity {
+            if !limits.block {
+                return Offer::Full(batch);
             }
-            // What is parked goes first.
-            if self.used + cost > limits.capacity || !self.parked.is_empty() {
-                if !limits.block {
-                    return Offer::Full(batch);
-                }
-                self.parked.push_back(batch);
-                return Offer::Parked;
-            }
+            self.parked.push_back(batch);
+            return Offer::Parked;
         }
         let (job, acks) = self.take(limits, batch, cost);
         Offer::Taken(job, acks)
@@ -123,8 +130,9 @@ impl Queue {
     /// Takes the next parked batch, if there is room for it now.
     pub fn promote(&mut self) -> Option<(Job, Acks)> {
         let limits = self.limits?;
-        let cost = limits.cost(self.parked.front()?);
-        if self.used + cost > limits.capacity {
+        let first = self.parked.front()?;
+        let cost = limits.cost(first);
+        if self.used + cost > limits.capacity && !first.acks.settled() {
             return None;
         }
         let batch = self.parked.pop_front()?;

@@ -100,7 +100,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> ShardedDelivery<E, S> {
         let shared = Shared::new(cx, signal, queue.as_ref(), retry, timeout);
         let line = || Line { queued: VecDeque::new(), busy: false };
         let state = State {
-            queue: Queue::new(shared.limits),
+            queue: Queue::in_order(shared.limits),
             ready: VecDeque::new(),
             lines: (0..encoder.shards()).map(|_| line()).collect(),
             busy: 0,
