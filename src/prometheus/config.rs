@@ -51,7 +51,8 @@ pub fn check_resource_labels(
     cx: &mut Cx,
 ) {
     if all.enabled && (!chosen.included.is_empty() || !chosen.excluded.is_empty()) {
-        let why = "'resource_constant_labels' cannot be used together with 'resource_to_telemetry_conversion'";
+        let why =
+            "'resource_constant_labels' cannot be used together with 'resource_to_telemetry_conversion'";
         let key = "resource_constant_labels";
         cx.within(key, |cx| cx.error_hint(node.pos_of(key), why, "keep the former"));
     }

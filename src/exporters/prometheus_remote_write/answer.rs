@@ -87,8 +87,8 @@ impl Written {
     /// What was not written is not wanted: it is not sent again. How many data points that is can only be told
     /// within bounds: each missing sample or histogram is taken for one.
     fn compared(&self, sent: Counts, items: usize, reason: &dyn Fn() -> String) -> Outcome {
-        let missing = sent.samples.saturating_sub(self.0.samples)
-            + sent.histograms.saturating_sub(self.0.histograms);
+        let missing =
+            sent.samples.saturating_sub(self.0.samples) + sent.histograms.saturating_sub(self.0.histograms);
         if missing == 0 {
             return Outcome::delivered();
         }

@@ -150,7 +150,7 @@ config! {
         pub add_metric_suffixes: bool = true,
         /// How names are made. Unless written: `UnderscoreEscapingWithSuffixes`, or without suffixes if
         /// `add_metric_suffixes` is off.
-        pub translation_strategy: Option<StrategyConfig> = None,
+        pub translation_strategy: Option<TranslationStrategy> = None,
         /// Whether 1.0 sends type, description and unit of each metric once a minute. 2.0 always sends them.
         pub send_metadata: bool = false,
         /// The version of the protocol.
@@ -181,9 +181,6 @@ config! {
     }
     validate = RemoteWriteConfig::check;
 }
-
-/// [`TranslationStrategy`] with a default, as lists of optional keys want it.
-pub type StrategyConfig = TranslationStrategy;
 
 fn client() -> HttpClientConfig {
     HttpClientConfig {
@@ -263,7 +260,8 @@ impl RemoteWriteConfig {
         }
         if self.keep_classic_histograms && !self.convert_explicit_histograms_to_nhcb {
             let key = "keep_classic_histograms";
-            let why = "'keep_classic_histograms' has no meaning without 'convert_explicit_histograms_to_nhcb'";
+            let why =
+                "'keep_classic_histograms' has no meaning without 'convert_explicit_histograms_to_nhcb'";
             cx.within(key, |cx| cx.error(node.pos_of(key), why));
         }
         check_resource_labels(

@@ -66,6 +66,13 @@ pub struct Namer {
     namespace: String,
 }
 
+#[allow(clippy::derivable_impls, reason = "the macro that declares the enum takes no attributes")]
+impl Default for TranslationStrategy {
+    fn default() -> Self {
+        TranslationStrategy::UnderscoreEscapingWithSuffixes
+    }
+}
+
 impl TranslationStrategy {
     /// Whether characters outside the old character set become underscores.
     pub fn escapes(self) -> bool {

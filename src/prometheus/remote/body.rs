@@ -3,7 +3,7 @@
 //! A body is a head (the symbols of 2.0; nothing in 1.0) and series end to end. `ends` says where each item (OTLP
 //! data point) ends, so that a refused request is cut without being read.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -43,6 +43,7 @@ pub struct WriteBody {
     compressed: OnceLock<Bytes>,
     undo: Option<Undo>,
     delivered: AtomicBool,
+    attempts: AtomicU32,
 }
 
 /// What the order of a series was before an item, for items that go back to their sender.
@@ -101,6 +102,7 @@ impl WriteBody {
             compressed: OnceLock::new(),
             undo: (!steps.is_empty()).then(|| Undo { steps, back: back.clone() }),
             delivered: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
         }
     }
 
@@ -115,6 +117,7 @@ impl WriteBody {
             compressed: OnceLock::new(),
             undo: None,
             delivered: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
         }
     }
 
@@ -146,6 +149,11 @@ impl WriteBody {
         }
         let block = Bytes::from(snap::raw::Encoder::new().compress_vec(&self.message())?);
         Ok(self.compressed.get_or_init(|| block).clone())
+    }
+
+    /// Counts an attempt; gives how many there were before.
+    pub fn attempt(&self) -> u32 {
+        self.attempts.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The destination has it, or will never have it: its samples are not expected again.
@@ -210,6 +218,7 @@ impl WriteBody {
                 .filter(|_| !steps.is_empty())
                 .map(|undo| Undo { steps, back: undo.back.clone() }),
             delivered: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::body::{Returned, Step, Version, WriteBody};
+use super::gauges::Gauges;
 use super::groups::Order;
 use super::open::Open;
 use super::points::Scratch;
@@ -14,7 +15,8 @@ use crate::pdata::common::{ScopeGroup, groups};
 use crate::pdata::metrics::Metric;
 use crate::pdata::wire::WireError;
 use crate::pdata::{Batch, ClientInfo};
-use crate::prometheus::map::DELTA;
+use crate::prometheus::delta::Accumulator;
+use crate::telemetry::Metrics;
 
 /// How often 1.0 sends metadata.
 const METADATA_EVERY: Duration = Duration::from_secs(60);
@@ -38,6 +40,9 @@ pub struct RemoteEncoder {
     /// Milliseconds since 1970, as of the batch.
     pub(super) now: i64,
     told: Instant,
+    /// Sums of delta temporality.
+    pub(super) sums: Option<Accumulator>,
+    gauges: Option<Gauges>,
 }
 
 /// One metric on the way through its points.
@@ -65,8 +70,17 @@ impl RemoteEncoder {
             full: options.max_bytes - options.max_bytes / 16,
             now: now(),
             told: Instant::now(),
+            sums: options.delta.map(Accumulator::new),
+            gauges: None,
             options,
         }
+    }
+
+    /// Shows the cache's figures among the agent's metrics, under this exporter's id.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: &Metrics, id: &str) -> Self {
+        self.gauges = Some(Gauges::new(metrics, id));
+        self
     }
 
     /// Hits and misses of the series cache, what it forgot, and what it holds now.
@@ -259,6 +273,14 @@ impl ShardEncoder for RemoteEncoder {
     }
 
     fn tick(&mut self, out: &mut Output<'_, WriteBody>) {
+        self.now = now();
+        if let Some(sums) = &mut self.sums {
+            sums.expire(self.now);
+        }
+        let (figures, streams) = (self.cache(), self.sums.as_ref().map_or(0, Accumulator::len));
+        if let Some(gauges) = &mut self.gauges {
+            gauges.show(figures, streams);
+        }
         if self.options.metadata && self.version == Version::V1 && self.told.elapsed() >= METADATA_EVERY {
             self.told = Instant::now();
             for message in self.series.tell(self.options.max_bytes) {
@@ -304,11 +326,6 @@ impl Dropped {
             out.dropped(std::mem::take(&mut self.count), self.reason);
         }
     }
-}
-
-/// Why points of a metric cannot be sent, whatever they hold.
-pub(super) fn temporality_skip(metric: &Metric<'_>) -> Option<&'static str> {
-    (metric.temporality == DELTA).then_some("delta")
 }
 
 fn now() -> i64 {

@@ -19,6 +19,7 @@ mod cache;
 mod encoder;
 mod exemplars;
 mod families;
+mod gauges;
 mod groups;
 mod negotiation;
 mod open;
@@ -33,8 +34,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::body::{Counts, Version, WriteBody};
-pub use self::encoder::RemoteEncoder;
+pub use self::encoder::{CacheFigures, RemoteEncoder};
 pub use self::negotiation::Negotiation;
+use super::delta::Limits;
 use super::map::MapOptions;
 
 /// What a late or repeated sample is.
@@ -85,4 +87,6 @@ pub struct RemoteOptions {
     pub senders_wait: bool,
     /// Request metadata keys by which data is kept apart.
     pub partition_keys: Vec<String>,
+    /// Bounds for adding up delta temporality; `None` drops it.
+    pub delta: Option<Limits>,
 }

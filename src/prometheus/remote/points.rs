@@ -2,6 +2,7 @@
 //!
 //! A point is written whole or not at all: everything that can be wrong with it is looked at before its first byte.
 
+use super::Version;
 use super::body::Step;
 use super::encoder::{MetricCx, RemoteEncoder};
 use super::exemplars::ExemplarList;
@@ -9,11 +10,10 @@ use super::families::{Known, Suffix, label};
 use super::open::{Meta, Open, Sample};
 use super::scan::Scan;
 use super::series::{Placed, Target};
-use super::{Exponential, Version};
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
 use crate::pdata::wire::{WireError, put_bytes};
-use crate::prometheus::map::NAME;
-use crate::prometheus::native::{Native, ORDINARY_NAN, STALE, classic};
+use crate::prometheus::map::{DELTA, NAME};
+use crate::prometheus::native::{Exponential, Native, ORDINARY_NAN, STALE, Skip, classic};
 use crate::prometheus::text::plain_double;
 
 /// Bit 0 of DataPointFlags.
@@ -36,6 +36,19 @@ pub(super) struct Scratch {
     exemplars: ExemplarList,
 }
 
+impl Scratch {
+    /// An exponential histogram as it is to be sent.
+    fn form(&mut self, histogram: &impl Exponential, native: bool) -> Result<(), Skip> {
+        if native {
+            return self.native.exponential(histogram);
+        }
+        classic(histogram, &mut self.buckets)?;
+        self.bounds.clear();
+        self.bounds.extend(self.buckets.iter().flat_map(|(bound, _)| bound.to_le_bytes()));
+        Ok(())
+    }
+}
+
 /// How a point ended: its shard, or the reason why it is dropped.
 pub(super) type End = Result<usize, &'static str>;
 
@@ -52,11 +65,7 @@ impl RemoteEncoder {
             return Ok(Err("timestamp"));
         }
         let time = (scan.time / 1_000_000) as i64;
-        let start = match scan.start {
-            0 => 0,
-            // Unset is 0, so that the beginning of time is a moment later.
-            nanos => ((nanos.min(MAX_NANOS) / 1_000_000) as i64).max(1),
-        };
+        let start = milliseconds(scan.start);
         let end = match kind {
             Kind::Gauge | Kind::Sum | Kind::Empty => self.number(cx, &scan, point, time, start)?,
             Kind::Histogram => self.histogram(cx, &scan, point, time, start)?,
@@ -79,16 +88,26 @@ impl RemoteEncoder {
         time: i64,
         start: i64,
     ) -> Result<End, WireError> {
-        let bits = if scan.flags & NO_RECORDED_VALUE != 0 {
-            STALE
-        } else {
-            match scan.value {
-                Some(Number::Double(value)) => ordinary(value),
-                Some(Number::Int(value)) => (value as f64).to_bits(),
-                None => return Ok(Err("no_value")),
-            }
-        };
+        let stale = scan.flags & NO_RECORDED_VALUE != 0;
+        if scan.value.is_none() && !stale {
+            return Ok(Err("no_value"));
+        }
         let placed = self.series.place(cx, scan, point)?;
+        let (mut value, mut start) = (scan.value, start);
+        if cx.metric.temporality == DELTA
+            && let (Some(sums), Some(delta), false) = (&mut self.sums, value, stale)
+        {
+            match sums.number(placed.key, scan.start, scan.time, delta, self.now) {
+                Ok((since, sum)) => (start, value) = (milliseconds(since), Some(sum)),
+                Err(refusal) => return Ok(Err(refusal.as_str())),
+            }
+        }
+        let bits = match value {
+            _ if stale => STALE,
+            Some(Number::Double(value)) => ordinary(value),
+            Some(Number::Int(value)) => (value as f64).to_bits(),
+            None => return Ok(Err("no_value")),
+        };
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
@@ -152,19 +171,39 @@ impl RemoteEncoder {
         if bounds.len() % 8 != 0 || counts.len() % 8 != 0 {
             return Err(WireError::Truncated);
         }
+        let placed = self.series.place(cx, scan, point)?;
         let native = self.options.custom_buckets && self.version() == Version::V2;
         let classic = !native || self.options.keep_classic;
-        if native {
-            if stale {
-                scratch.native.stale();
-            } else if let Err(skip) = scratch.native.custom_buckets(&HistogramPoint::parse(point)?) {
-                return Ok(Err(skip.as_str()));
+        let (mut count, mut sum, mut start) = (scan.count, scan.sum, start);
+        let mut refused = None;
+        if cx.metric.temporality == DELTA
+            && let (Some(sums), false) = (&mut self.sums, stale)
+        {
+            match sums.histogram(placed.key, &HistogramPoint::parse(point)?, self.now) {
+                Ok(total) => {
+                    joined =
+                        (packed(total.bounds), total.counts.iter().flat_map(|c| c.to_le_bytes()).collect());
+                    (bounds, counts) = (&joined.0, &joined.1);
+                    (count, sum, start) =
+                        (total.count, total.sum.map(f64::to_bits), milliseconds(total.start_ns));
+                    if native {
+                        refused = scratch.native.custom_buckets(&total).err();
+                    }
+                }
+                Err(refusal) => return Ok(Err(refusal.as_str())),
             }
+        } else if native && !stale {
+            refused = scratch.native.custom_buckets(&HistogramPoint::parse(point)?).err();
+        }
+        if native && stale {
+            scratch.native.stale();
+        }
+        if let Some(skip) = refused {
+            return Ok(Err(skip.as_str()));
         }
         if classic && !self.prepare_bounds(cx.family, bounds) {
             return Ok(Err("malformed"));
         }
-        let placed = self.series.place(cx, scan, point)?;
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
@@ -182,7 +221,7 @@ impl RemoteEncoder {
         if classic {
             let counts = numbers(counts);
             let bounds = numbers(bounds).map(f64::from_bits);
-            pen.classic(scan.count, scan.sum, bounds, counts, scratch);
+            pen.classic(count, sum, bounds, counts, scratch);
         }
         Ok(pen.end(step))
     }
@@ -212,26 +251,33 @@ impl RemoteEncoder {
     ) -> Result<End, WireError> {
         let stale = scan.flags & NO_RECORDED_VALUE != 0;
         let view = ExponentialHistogramPoint::parse(point)?;
-        let native = self.options.exponential == Exponential::Native;
-        if native {
-            if stale {
-                scratch.native.stale();
-            } else if let Err(skip) = scratch.native.exponential(&view) {
-                return Ok(Err(skip.as_str()));
-            }
-        } else {
-            if let Err(skip) = classic(&view, &mut scratch.buckets) {
-                return Ok(Err(skip.as_str()));
-            }
-            scratch.bounds.clear();
-            for (bound, _) in &scratch.buckets {
-                scratch.bounds.extend_from_slice(&bound.to_le_bytes());
-            }
-            if !self.prepare_bounds(cx.family, &scratch.bounds) {
-                return Ok(Err("malformed"));
-            }
-        }
+        let native = self.options.exponential == super::Exponential::Native;
         let placed = self.series.place(cx, scan, point)?;
+        let (mut count, mut sum, mut start) = (scan.count, scan.sum, start);
+        let formed = if cx.metric.temporality == DELTA
+            && let (Some(sums), false) = (&mut self.sums, stale)
+        {
+            match sums.exponential(placed.key, &view, self.now) {
+                Ok(total) => {
+                    let scalars = total.scalars();
+                    (count, sum, start) =
+                        (scalars.count, scalars.sum.map(f64::to_bits), milliseconds(total.start_ns));
+                    scratch.form(&total, native)
+                }
+                Err(refusal) => return Ok(Err(refusal.as_str())),
+            }
+        } else if stale && native {
+            scratch.native.stale();
+            Ok(())
+        } else {
+            scratch.form(&view, native)
+        };
+        if let Err(skip) = formed {
+            return Ok(Err(skip.as_str()));
+        }
+        if !native && !self.prepare_bounds(cx.family, &scratch.bounds) {
+            return Ok(Err("malformed"));
+        }
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
@@ -250,8 +296,9 @@ impl RemoteEncoder {
             let bounds = buckets.iter().map(|(bound, _)| *bound);
             // These counts are cumulative already.
             let mut before = 0;
-            let counts = buckets.iter().map(|(_, count)| count.saturating_sub(std::mem::replace(&mut before, *count)));
-            pen.classic(scan.count, scan.sum, bounds, counts, scratch);
+            let counts =
+                buckets.iter().map(|(_, count)| count.saturating_sub(std::mem::replace(&mut before, *count)));
+            pen.classic(count, sum, bounds, counts, scratch);
             scratch.buckets = buckets;
         }
         Ok(pen.end(step))
@@ -492,10 +539,20 @@ impl Pen<'_> {
     }
 }
 
+/// A start time. Unset is 0, so that the beginning of time is a moment later.
+#[inline]
+fn milliseconds(nanos: u64) -> i64 {
+    if nanos == 0 { 0 } else { ((nanos.min(MAX_NANOS) / 1_000_000) as i64).max(1) }
+}
+
 /// The bits of a value; whatever NaN it is, the ordinary one.
 #[inline]
 fn ordinary(value: f64) -> u64 {
     if value.is_nan() { ORDINARY_NAN } else { value.to_bits() }
+}
+
+fn packed(numbers: &[f64]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
 }
 
 fn numbers(packed: &[u8]) -> impl Iterator<Item = u64> + Clone {

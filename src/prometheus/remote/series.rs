@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use super::body::Version;
 use super::cache::Store;
-use super::encoder::{CacheFigures, MetricCx, temporality_skip};
+use super::encoder::{CacheFigures, MetricCx};
 use super::families::{Families, Known, label};
 use super::groups::Groups;
 use super::scan::Scan;
@@ -22,7 +22,7 @@ use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
 use crate::pdata::fields::{exponential_histogram_point, histogram_point, number_point, summary_point};
 use crate::pdata::metrics::{Kind, Metric};
 use crate::pdata::wire::{Cursor, WireError, put_bytes};
-use crate::prometheus::map::{Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
+use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
 
 /// The key of the family of `target_info`.
 pub(super) const TARGET_INFO: u128 = 0;
@@ -41,6 +41,8 @@ pub(super) struct Series {
     secret: [u8; 192],
     shards: u32,
     exponential: Exponential,
+    /// Whether delta temporality is converted.
+    accumulates: bool,
     cap: usize,
     /// The block that was made last, for series that are not kept.
     block: Vec<u8>,
@@ -52,6 +54,8 @@ pub(super) struct Series {
 /// Where a point's series are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed {
+    /// The hash of everything that makes the series.
+    pub key: u128,
     pub group: u32,
     pub shard: u32,
     pub cuts: (u32, u32),
@@ -92,6 +96,7 @@ impl Series {
             secret: secret(),
             shards: options.shards.max(1) as u32,
             exponential: options.exponential,
+            accumulates: options.delta.is_some(),
             cap,
             block: Vec::new(),
             labels: LabelSet::default(),
@@ -222,7 +227,7 @@ impl Series {
     #[cold]
     fn meet(&mut self, key: u128, metric: &Metric<'_>) -> Result<u32, WireError> {
         let (family, skip) = match self.mapper.family(metric)? {
-            Ok(family) => (family, temporality_skip(metric)),
+            Ok(family) => (family, (metric.temporality == DELTA && !self.accumulates).then_some("delta")),
             Err(why) => (Family::default(), Some(why.reason())),
         };
         Ok(self.families.insert(key, Known::new(family, metric.description, skip)))
@@ -246,7 +251,8 @@ impl Series {
         if let Some(at) = self.store.find(key)
             && let Some((entry, _)) = self.store.entry(at)
         {
-            return Ok(Placed { group: entry.group, shard: entry.shard, cuts: entry.cuts, at: Some(at) });
+            let (group, shard, cuts) = (entry.group, entry.shard, entry.cuts);
+            return Ok(Placed { key, group, shard, cuts, at: Some(at) });
         }
         self.make(key, cx, point)
     }
@@ -301,7 +307,7 @@ impl Series {
         let at = (self.block.len() <= Store::LARGEST)
             .then(|| self.store.insert(key, group, shard, cuts, &self.block));
         self.labels = labels;
-        Ok(Placed { group, shard, cuts, at })
+        Ok(Placed { key, group, shard, cuts, at })
     }
 
     /// Lays labels out as a block: with the name's label for a number, else in three parts.
