@@ -53,8 +53,9 @@ struct Current {
 }
 
 /// Cleans up when the task does not end by itself: after a panic of the encoder, or at the runtime's end.
-struct Watch<'a, E: ShardEncoder, S: Sender<E::Body>> {
-    core: &'a Arc<Core<E, S>>,
+pub(super) struct Watch<E: ShardEncoder, S: Sender<E::Body>> {
+    core: Arc<Core<E, S>>,
+    /// Whether the encoder is being called, so that it must have panicked.
     working: bool,
     finished: bool,
 }
@@ -185,13 +186,20 @@ impl<E: ShardEncoder> Coding<E> {
     }
 }
 
-impl<E: ShardEncoder, S: Sender<E::Body>> Drop for Watch<'_, E, S> {
+impl<E: ShardEncoder, S: Sender<E::Body>> Watch<E, S> {
+    pub fn new(core: Arc<Core<E, S>>) -> Self {
+        Watch { core, working: false, finished: false }
+    }
+}
+
+impl<E: ShardEncoder, S: Sender<E::Body>> Drop for Watch<E, S> {
     fn drop(&mut self) {
         if self.finished {
             return;
         }
-        let core = self.core;
-        let mut coding = core.coding();
+        let core = &self.core;
+        let mut guard = core.coding();
+        let coding = &mut *guard;
         coding.account(core);
         coding.conclude(core, Fate::Unsent, Some(&Verdict::retry(INTERRUPTED)));
         // An encoder that cannot even close its requests is not called again.
@@ -200,16 +208,16 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Drop for Watch<'_, E, S> {
             coding.give_up(core);
         }
         coding.torn = true;
-        let coding = &mut *coding;
         let open = coding.is_open();
         core.hand_over(&mut coding.closed, open);
+        drop(guard);
         core.coder_ended(open);
     }
 }
 
 /// Encodes for as long as there is something to encode or the exporter runs.
-pub(super) async fn run<E: ShardEncoder, S: Sender<E::Body>>(core: Arc<Core<E, S>>) {
-    let mut watch = Watch { core: &core, working: false, finished: false };
+pub(super) async fn run<E: ShardEncoder, S: Sender<E::Body>>(mut watch: Watch<E, S>) {
+    let core = watch.core.clone();
     loop {
         watch.working = true;
         let work = step(&core);

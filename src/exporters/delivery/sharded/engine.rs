@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::coder::{self, Coding};
+use super::coder::{self, Coding, Watch};
 use super::ticket::{Share, Shares};
-use super::worker::{self, Request};
+use super::worker::{self, InFlight, Request};
 use super::{ShardEncoder, ShardedConfig};
 use crate::exporters::delivery::Sender;
 use crate::exporters::delivery::queue::{Job, Offer, Queue};
@@ -222,7 +222,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
             state.coder = true;
             drop(state);
             let _runtime = runtime.enter();
-            supervisor.spawn("exporter encoder", coder::run(self.clone()));
+            supervisor.spawn("exporter encoder", coder::run(Watch::new(self.clone())));
         } else {
             drop(state);
             self.wake.notify_one();
@@ -300,9 +300,11 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     fn send(self: &Arc<Self>, shard: usize, request: Request<E::Body>) {
+        // Made before the task, so that a task that never runs books it too.
+        let flight = InFlight::new(self.clone(), shard, request);
         if let Some((supervisor, runtime)) = self.shared.run.get() {
             let _runtime = runtime.enter();
-            supervisor.spawn("exporter shard", worker::work(self.clone(), shard, request));
+            supervisor.spawn("exporter shard", worker::work(flight));
         }
     }
 

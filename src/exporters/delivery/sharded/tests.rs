@@ -438,11 +438,16 @@ async fn extra_requests_go_in_line_and_are_booked_as_nothing() {
     assert_eq!(rig.arrived(), zeros(0..5).collect::<Vec<_>>());
     assert_eq!(rig.books(), [5, 0, 0]);
     assert_eq!(rig.panicked(), 0);
-    // None after the end has begun.
-    rig.drain(secs(1)).await;
+    // None after the end has begun, however long it takes.
     let before = rig.attempts().len();
+    rig.offer(zeros(5..10));
+    rig.pause().await;
+    rig.offer(zeros(10..15));
+    let start = Instant::now();
+    assert_eq!(rig.drain(secs(20)).await, Leftover::default());
+    assert_eq!(start.elapsed(), secs(2));
     tokio::time::sleep(secs(5)).await;
-    assert_eq!(rig.attempts().len(), before);
+    assert_eq!(rig.attempts().len(), before + 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -607,22 +612,31 @@ async fn an_encoder_that_cannot_go_on_gives_everything_back() {
 
 #[test]
 fn the_end_of_the_runtime_loses_nothing_unseen() {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let (rig, answers) = runtime.block_on(async {
-        let toy = Toy { most: 3, ..Toy::default() };
-        let config = ShardedConfig { backlog: 150, ..config(waiting(), steady()) };
-        let rig = Rig::start(config, toy, rule(|_, _| Step::Hang)).await;
-        let answers: Vec<_> = (0..9).map(|i| rig.ask(zeros(i * 8..i * 8 + 8))).collect();
-        rig.offer(1..2);
-        rig.pause().await;
-        (rig, answers)
-    });
-    drop(runtime);
-    for mut answer in answers {
-        assert!(matches!(answer.try_recv(), Ok(Verdict::Retry { .. })));
+    // Tasks end in an order of the runtime's own; each time another one.
+    for round in 0..40 {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().start_paused(true).build().unwrap();
+        let (rig, answers) = runtime.block_on(async {
+            let toy = Toy { most: 1 + round % 5, ..Toy::default() };
+            let config = ShardedConfig { backlog: 40 * round, ..config(waiting(), steady()) };
+            let rig = Rig::start(config, toy, rule(|_, _| Step::Hang)).await;
+            let answers: Vec<_> = (0..9).map(|i| rig.ask(i * 8..i * 8 + 8)).collect();
+            rig.offer([72]);
+            // From not begun to all hanging.
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            (rig, answers)
+        });
+        drop(runtime);
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv(), Ok(Verdict::Retry { .. })));
+        }
+        assert_eq!(rig.books(), [0, 1, 72]);
+        // Nor does what comes afterwards.
+        rig.offer([76]);
+        assert_eq!(rig.books(), [0, 2, 72]);
     }
-    assert_eq!(rig.books(), [0, 1, 72]);
 }
 
 #[test]

@@ -26,13 +26,15 @@ struct Piece<B> {
     shares: Shares,
 }
 
-/// A request being sent. Dropped in the middle (a panic, the runtime's end) it still books what it holds.
-struct InFlight<'a, E: ShardEncoder, S: Sender<E::Body>> {
-    core: &'a Arc<Core<E, S>>,
+/// A request on its way. Dropped in the middle (a panic, the runtime's end) it still books what it holds.
+pub(super) struct InFlight<E: ShardEncoder, S: Sender<E::Body>> {
+    core: Arc<Core<E, S>>,
     shard: usize,
     charge: usize,
+    client: Arc<ClientInfo>,
     /// Not yet booked; the first one is being sent.
     pieces: VecDeque<Piece<E::Body>>,
+    started: bool,
     finished: bool,
 }
 
@@ -55,10 +57,65 @@ impl<B: ShardBody> Piece<B> {
     }
 }
 
-impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<'_, E, S> {
-    fn book(&self, shares: &[Share], fate: Fate, verdict: Option<&Verdict>) {
-        for share in shares {
-            self.core.book(share, fate, verdict);
+impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
+    pub fn new(core: Arc<Core<E, S>>, shard: usize, request: Request<E::Body>) -> Self {
+        let Request { body, shares, client, charge } = request;
+        core.shared.gauges.in_flight(1);
+        let pieces = VecDeque::from([Piece { body, shares }]);
+        InFlight { core, shard, charge, client, pieces, started: false, finished: false }
+    }
+
+    /// Sends the request, in pieces if need be. It is cut as often as its size demands, and for bad data as long as
+    /// the attempts for that last.
+    async fn send(&mut self) {
+        self.started = true;
+        let core = self.core.clone();
+        let pressed = || core.is_full();
+        let mut attempts = core.bisect;
+        while let Some(piece) = self.pieces.front() {
+            let end = deliver(&core.shared, &core.sender, &piece.body, &self.client, &pressed).await;
+            let cut = match end {
+                End::Cancelled => break,
+                End::TooLarge { .. } => true,
+                End::Rejected { bad_data, .. } => bad_data && attempts >= 2,
+                _ => false,
+            };
+            let Some(mut piece) = self.pieces.pop_front() else { break };
+            if cut && piece.body.items() > 1 {
+                match piece.halve() {
+                    Ok([first, second]) => {
+                        if let End::Rejected { .. } = end {
+                            attempts -= 2;
+                        }
+                        self.pieces.push_front(second);
+                        self.pieces.push_front(first);
+                        continue;
+                    }
+                    Err(whole) => piece = whole,
+                }
+            }
+            self.conclude(piece.shares, end);
+        }
+        self.finished = true;
+    }
+
+    /// Books a piece that will not be sent again.
+    fn conclude(&self, shares: Shares, end: End) {
+        match end {
+            End::Delivered { rejected, message } => self.delivered(shares, rejected, &message),
+            End::TooLarge { reason } => self.refused(&shares, "too_large", "too_large", true, reason),
+            End::Rejected { bad_data, reason } => {
+                self.refused(&shares, "rejected", "not retryable error", bad_data, reason);
+            }
+            End::Expired { after, reason } => {
+                let lost = shares.iter().filter(|s| !s.ticket.waited_for).map(|s| s.items).sum();
+                if lost > 0 {
+                    self.core.shared.log_drop(lost, "no more retries left", &reason);
+                }
+                let verdict = Verdict::Retry { after, reason };
+                self.book(&shares, Fate::Undelivered("expired"), Some(&verdict));
+            }
+            End::Cancelled => self.core.give_up(shares, ENDED),
         }
     }
 
@@ -77,89 +134,39 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<'_, E, S> {
         let verdict = Verdict::Rejected { bad_data, reason: message };
         self.book(shares, Fate::Dropped(reason), Some(&verdict));
     }
+
+    fn book(&self, shares: &[Share], fate: Fate, verdict: Option<&Verdict>) {
+        for share in shares {
+            self.core.book(share, fate, verdict);
+        }
+    }
 }
 
-impl<E: ShardEncoder, S: Sender<E::Body>> Drop for InFlight<'_, E, S> {
+impl<E: ShardEncoder, S: Sender<E::Body>> Drop for InFlight<E, S> {
     fn drop(&mut self) {
         self.core.shared.gauges.in_flight(-1);
         let why = if self.finished { ENDED } else { INTERRUPTED };
         for piece in std::mem::take(&mut self.pieces) {
             self.core.give_up(piece.shares, why);
         }
-        if !self.finished {
-            self.core.torn_down(self.shard, self.charge);
+        if self.finished {
+            return;
         }
+        // Only a panic leaves a runtime on which the shard can go on.
+        if !self.started || !std::thread::panicking() {
+            self.core.close();
+        }
+        self.core.torn_down(self.shard, self.charge);
     }
 }
 
-/// Sends `request`, then whatever is next in the shard's line, until nothing is.
-pub(super) async fn work<E: ShardEncoder, S: Sender<E::Body>>(
-    core: Arc<Core<E, S>>,
-    shard: usize,
-    request: Request<E::Body>,
-) {
-    let mut next = Some(request);
-    while let Some(request) = next {
-        let charge = request.charge;
-        send(&core, shard, request).await;
-        next = core.finished(shard, charge);
+/// Sends a request, then whatever is next in its shard's line, until nothing is.
+pub(super) async fn work<E: ShardEncoder, S: Sender<E::Body>>(flight: InFlight<E, S>) {
+    let mut next = Some(flight);
+    while let Some(mut flight) = next {
+        flight.send().await;
+        let (core, shard, charge) = (flight.core.clone(), flight.shard, flight.charge);
+        drop(flight);
+        next = core.finished(shard, charge).map(|request| InFlight::new(core, shard, request));
     }
-}
-
-/// Sends a request, in pieces if need be. It is cut as often as its size demands, and for bad data as long as the
-/// attempts for that last.
-async fn send<E: ShardEncoder, S: Sender<E::Body>>(
-    core: &Arc<Core<E, S>>,
-    shard: usize,
-    request: Request<E::Body>,
-) {
-    let Request { body, shares, client, charge } = request;
-    core.shared.gauges.in_flight(1);
-    let pieces = VecDeque::from([Piece { body, shares }]);
-    let mut flight = InFlight { core, shard, charge, pieces, finished: false };
-    let mut attempts = core.bisect;
-    let pressed = || core.is_full();
-    while let Some(piece) = flight.pieces.front() {
-        let end = deliver(&core.shared, &core.sender, &piece.body, &client, &pressed).await;
-        let cut = match end {
-            End::TooLarge { .. } => true,
-            End::Rejected { bad_data, .. } => bad_data && attempts >= 2,
-            _ => false,
-        };
-        if let End::Cancelled = end {
-            break;
-        }
-        let Some(mut piece) = flight.pieces.pop_front() else { break };
-        if cut && piece.body.items() > 1 {
-            match piece.halve() {
-                Ok([first, second]) => {
-                    if let End::Rejected { .. } = end {
-                        attempts -= 2;
-                    }
-                    flight.pieces.push_front(second);
-                    flight.pieces.push_front(first);
-                    continue;
-                }
-                Err(whole) => piece = whole,
-            }
-        }
-        let shares = piece.shares;
-        match end {
-            End::Delivered { rejected, message } => flight.delivered(shares, rejected, &message),
-            End::TooLarge { reason } => flight.refused(&shares, "too_large", "too_large", true, reason),
-            End::Rejected { bad_data, reason } => {
-                flight.refused(&shares, "rejected", "not retryable error", bad_data, reason);
-            }
-            End::Expired { after, reason } => {
-                let lost = shares.iter().filter(|s| !s.ticket.waited_for).map(|s| s.items).sum();
-                if lost > 0 {
-                    core.shared.log_drop(lost, "no more retries left", &reason);
-                }
-                let verdict = Verdict::Retry { after, reason };
-                flight.book(&shares, Fate::Undelivered("expired"), Some(&verdict));
-            }
-            End::Cancelled => {}
-        }
-    }
-    flight.finished = true;
 }
