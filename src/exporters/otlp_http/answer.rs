@@ -132,15 +132,6 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_waits_until_then() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        let at = |text: &str| retry_after(&headers(&[("retry-after", text)]), now);
-        assert_eq!(at("Sun, 06 Nov 1994 08:50:00 GMT"), Some(Duration::from_secs(23)));
-        assert_eq!(at("Sun, 06 Nov 1994 08:49:00 GMT"), None);
-        assert_eq!(at("120"), Some(Duration::from_secs(120)));
-    }
-
-    #[test]
     fn partial_success_is_read_in_both_forms() {
         let partial = |rejected, message: &str| Outcome::Delivered { rejected, message: message.to_owned() };
         let proto = [0x0a, 0x06, 0x08, 0x03, 0x12, 0x02, b'n', b'o'];

@@ -50,6 +50,11 @@ impl<B> Report<B> {
         &self.closed
     }
 
+    /// Takes the closed requests out.
+    pub fn take_closed(&mut self) -> Vec<Closed<B>> {
+        std::mem::take(&mut self.closed)
+    }
+
     /// Items dropped, with reasons.
     pub fn dropped(&self) -> &[(usize, &'static str)] {
         &self.dropped
