@@ -310,7 +310,7 @@ fn arb_exponential() -> impl Strategy<Value = Point> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn sums_are_those_of_the_points_since_the_start(
@@ -458,8 +458,9 @@ proptest! {
             if let Ok(point) = HistogramPoint::parse(&bytes) {
                 let _ = accumulator.histogram(key, &point, now);
             }
-            if let Ok(point) = ExponentialHistogramPoint::parse(&bytes) {
-                if let Ok(sum) = accumulator.exponential(key, &point, now) {
+            if let Ok(point) = ExponentialHistogramPoint::parse(&bytes)
+                && let Ok(sum) = accumulator.exponential(key, &point, now)
+            {
                     let sides = [dense(sum.positive()).1, dense(sum.negative()).1];
                     prop_assert!(sides.iter().all(|side| side.len() <= MAX_BUCKETS));
                     prop_assert!(sides.iter().flat_map(|side| [side.first(), side.last()]).all(|c| c != Some(&0)));
@@ -468,7 +469,6 @@ proptest! {
                     let exact = scalars.sum.is_none_or(|sum| !sum.is_nan()) && scalars.count < u64::MAX;
                     let known = total + u128::from(scalars.zero_count);
                     prop_assert!(!exact || known == scalars.count.into());
-                }
             }
             if seed % 7 == 0 {
                 accumulator.expire(now);
