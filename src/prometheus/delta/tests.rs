@@ -274,6 +274,14 @@ fn zero_buckets_grow_to_the_widest() {
     assert_eq!(add(4, (0, 0.5), none, (-1, &[0, 5])), (4, 0.5, (-1, vec![3, 3]), (0, vec![5])));
     assert_eq!(add(5, (2, 1.5), none, none), (17, 2.0, (1, vec![]), (1, vec![])));
     assert_eq!(add(6, (0, 0.0), (0, &[1, 1]), none), (18, 2.0, (1, vec![1]), (0, vec![])));
+    // Buckets of both sides that it cuts are taken, whichever comes first; its width stays finite.
+    // The last point is so far away that indices shrink to an eighth.
+    assert_eq!(add(7, (0, 2.0), (2, &[2, 3]), (2, &[4, 5])).0, 18);
+    assert_eq!(add(8, (0, 5.0), none, none), (25, 8.0, (3, vec![3]), (3, vec![5])));
+    assert_eq!(
+        add(9, (0, 2f64.powi(1023) * 1.5), (1023, &[1]), none),
+        (34, f64::MAX, (128, vec![]), (1, vec![]))
+    );
 }
 
 #[test]
