@@ -48,10 +48,10 @@ impl ExplicitSum {
         }
     }
 
-    /// Whether the point's buckets are these.
-    pub fn has_bounds_of(&self, point: &HistogramPoint<'_>) -> bool {
+    /// Whether the buckets of a point that was checked and has so many are these.
+    pub fn has_buckets_of(&self, point: &HistogramPoint<'_>, buckets: usize) -> bool {
         let bounds = point.explicit_bounds().map_while(Result::ok);
-        bounds.eq(self.bounds.iter().copied()) && point.bucket_counts().count() == self.counts.len()
+        buckets == self.counts.len() && bounds.eq(self.bounds.iter().copied())
     }
 
     /// Adds a point that was checked and has these buckets.
@@ -92,8 +92,9 @@ impl Explicit for Cumulative<'_> {
     }
 }
 
-/// Whether a point can be added: its lists can be read, its bounds ascend, and its counts are as many.
-pub fn check(point: &HistogramPoint<'_>) -> Result<(), Refusal> {
+/// Whether a point can be added: its lists can be read, its bounds ascend, and its counts are as many. How many
+/// buckets it has.
+pub fn check(point: &HistogramPoint<'_>) -> Result<usize, Refusal> {
     let (mut bounds, mut last) = (0, None);
     for bound in point.explicit_bounds() {
         let bound = bound.map_err(|_| Refusal::Malformed)?;
@@ -111,5 +112,5 @@ pub fn check(point: &HistogramPoint<'_>) -> Result<(), Refusal> {
         count.map_err(|_| Refusal::Malformed)?;
         counts += 1;
     }
-    if counts == bounds + 1 || (counts, bounds) == (0, 0) { Ok(()) } else { Err(Refusal::Malformed) }
+    if counts == bounds + 1 || (counts, bounds) == (0, 0) { Ok(counts) } else { Err(Refusal::Malformed) }
 }

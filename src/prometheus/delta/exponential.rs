@@ -103,10 +103,10 @@ impl ExponentialSum {
     /// Counts with the zero bucket, whose width is `threshold`, what that reaches into.
     fn absorb(&mut self, threshold: f64) -> f64 {
         let mut reach = threshold;
-        let mut taken = self.positive.take_below(&mut reach, self.scale);
-        taken = taken.saturating_add(self.negative.take_below(&mut reach, self.scale));
-        // The other side may have made it wider, to the end of a bucket, which both sides have in one place.
-        taken = taken.saturating_add(self.positive.take_below(&mut reach, self.scale));
+        // Where one side widens it, it ends with a bucket of both: the other side then has none that it cuts.
+        let positive = self.positive.take_below(&mut reach, self.scale);
+        let negative = self.negative.take_below(&mut reach, self.scale);
+        let taken = positive.saturating_add(negative);
         self.zero_count = self.zero_count.saturating_add(taken);
         reach
     }

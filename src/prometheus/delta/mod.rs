@@ -132,8 +132,8 @@ impl Accumulator {
         now_ms: i64,
     ) -> Result<Cumulative<'_>, Refusal> {
         let interval = Interval::new(point.start_time_unix_nano, point.time_unix_nano)?;
-        explicit::check(point)?;
-        let same = |sum: &Sum| matches!(sum, Sum::Explicit(sum) if sum.has_bounds_of(point));
+        let buckets = explicit::check(point)?;
+        let same = |sum: &Sum| matches!(sum, Sum::Explicit(sum) if sum.has_buckets_of(point, buckets));
         let begin = || Sum::Explicit(Box::new(ExplicitSum::new(point)));
         let (stream, heap) = self.stream(key, interval, now_ms, same, begin)?;
         let Sum::Explicit(sum) = &mut stream.sum else { return Err(Refusal::Malformed) };

@@ -2,7 +2,7 @@
 //!
 //! An index is shifted right by a bit for every step that the scale goes down.
 
-use super::{Side, Skip};
+use super::{MAX_NATIVE_BUCKETS, Side, Skip};
 use crate::pdata::wire::WireError;
 
 /// So many empty buckets are written rather than skipped: they take less room than another span.
@@ -124,6 +124,9 @@ pub fn lay_out(
         i32::try_from(index).map_err(|_| Skip::TooLarge)?;
         total = total.checked_add(count).ok_or(Skip::TooLarge)?;
         let count = i64::try_from(count).map_err(|_| Skip::TooLarge)?;
+        if side.deltas.len() >= MAX_NATIVE_BUCKETS {
+            return Err(Skip::TooLarge);
+        }
         let gap = index - end;
         match side.spans.last_mut() {
             Some((_, length)) if gap <= FILLED => {

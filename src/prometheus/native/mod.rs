@@ -9,7 +9,7 @@
 //! empty ends are left out.
 //!
 //! Cost: one pass over the encoded counts (two for [`classic`]), whatever the numbers in them say; nothing is
-//! allocated but the growth of the caller's reused [`Native`], to at most 16 bytes for each encoded count.
+//! allocated but the growth of the caller's reused buffers, to some MiB at most ([`MAX_NATIVE_BUCKETS`]).
 
 mod classic;
 mod encode;
@@ -39,6 +39,9 @@ pub const ORDINARY_NAN: u64 = 0x7ff8_0000_0000_0001;
 
 /// The schema of histograms with custom buckets.
 pub const CUSTOM_BUCKETS: i32 = -53;
+
+/// How many buckets a side may have: far more than anyone makes, far fewer than fit into a request.
+pub const MAX_NATIVE_BUCKETS: usize = 1 << 16;
 
 /// The finest and the coarsest schema of native histograms.
 const FINEST: i32 = 8;
@@ -86,7 +89,8 @@ pub enum Skip {
     ScaleTooLow,
     /// There is no sum, which a native histogram must have.
     NoSum,
-    /// A count or an index of a bucket is beyond what a native histogram can hold.
+    /// A count or an index of a bucket is beyond what a native histogram can hold, or there are more than
+    /// [`MAX_NATIVE_BUCKETS`].
     TooLarge,
     /// The counts of the buckets do not add up to the count, for which receivers refuse a whole request.
     Mismatch,
@@ -182,13 +186,16 @@ impl Native {
         let mut last = f64::NEG_INFINITY;
         for bound in point.bounds() {
             let bound = bound.map_err(|_| Skip::Malformed)?;
-            // Also when it is NaN, or the first is -Inf.
-            if !(bound > last) {
+            // The first may not be -Inf either.
+            if bound.is_nan() || bound <= last {
                 return Err(Skip::Malformed);
             }
             bounds += 1;
             last = bound;
             if bound.is_finite() {
+                if self.custom_values.len() == MAX_NATIVE_BUCKETS {
+                    return Err(Skip::TooLarge);
+                }
                 self.custom_values.push(bound);
             }
         }
@@ -259,7 +266,7 @@ impl fmt::Display for Skip {
         f.write_str(match self {
             Skip::ScaleTooLow => "the scale is below -4, the lowest of a native histogram",
             Skip::NoSum => "the histogram has no sum",
-            Skip::TooLarge => "a count or an index of the histogram is too large",
+            Skip::TooLarge => "a count, an index or the number of buckets of the histogram is too large",
             Skip::Mismatch => "the counts of the buckets do not add up to the count",
             Skip::Malformed => "the histogram's buckets are malformed",
         })
