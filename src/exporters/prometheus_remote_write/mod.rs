@@ -54,7 +54,9 @@ pub fn build(
         queue,
         retry: config.retry_on_failure.clone(),
         timeout: config.http().timeout,
-        backlog: 2 * shards * max_bytes,
+        // What is encoded is compressed, usually to a tenth: several requests for each shard, or one if the
+        // data is random.
+        backlog: shards * max_bytes,
         bisect: BISECT,
     };
     let encoder = RemoteEncoder::new(options).with_metrics(&cx.metrics, &cx.id);

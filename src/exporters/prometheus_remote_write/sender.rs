@@ -84,10 +84,9 @@ impl WriteSender {
     async fn attempt(&self, attempt: Attempt<'_, WriteBody>) -> Result<Outcome, Outcome> {
         let body = attempt.body;
         let attempts = body.attempt();
-        let failed = |e: snap::Error| Outcome::rejected(format!("compression: {e}"));
         let items = body.items();
         if body.version() == Version::V2 && self.negotiation.version(Instant::now()) == Version::V2 {
-            let block = body.compressed().map_err(failed)?;
+            let block = body.wire().clone();
             let answer = self.post(attempt.client, Version::V2, block, attempts).await?;
             let confirmed = self.negotiation.is_confirmed();
             match answer::read(&answer, Version::V2, body.counts(), items, confirmed, self.post.shown()) {
@@ -101,11 +100,8 @@ impl WriteSender {
             }
         }
         let block = match body.version() {
-            Version::V1 => body.compressed().map_err(failed)?,
-            Version::V2 => {
-                let message = body.to_v1().map_err(|e| Outcome::rejected(format!("as 1.0: {e}")))?;
-                snap::raw::Encoder::new().compress_vec(&message).map_err(failed)?.into()
-            }
+            Version::V1 => body.wire().clone(),
+            Version::V2 => body.to_v1().map_err(|e| Outcome::rejected(format!("as 1.0: {e}")))?,
         };
         let answer = self.post(attempt.client, Version::V1, block, attempts).await?;
         match answer::read(&answer, Version::V1, body.counts(), items, true, self.post.shown()) {

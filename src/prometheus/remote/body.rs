@@ -1,15 +1,16 @@
-//! One request, encoded but for its compression, that can be cut, counted and turned into the older version.
+//! One request as it is sent, that can be cut, counted and turned into the older version.
 //!
-//! A body is a head (the symbols of 2.0; nothing in 1.0) and series end to end. `ends` says where each item (OTLP
-//! data point) ends, so that a refused request is cut without being read.
+//! A message is a head (the symbols of 2.0; nothing in 1.0) and series end to end; it is kept compressed. `ends` says
+//! where in the series each item (OTLP data point) ends, so that a refused request is cut without being read.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::snappy::Snappy;
 use crate::exporters::delivery::sharded::ShardBody;
-use crate::pdata::wire::{Cursor, Value, WireError, put_bytes, read_varint};
+use crate::pdata::wire::{Cursor, Value, WireError, put_bytes, put_varint, read_varint};
 
 /// A version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,13 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct WriteBody {
     version: Version,
-    head: Bytes,
-    series: Bytes,
-    /// Where items end in `series`. What follows the last belongs to it.
+    /// The snappy block.
+    wire: Bytes,
+    /// The length of the head.
+    head: usize,
+    /// Where items end in the series. What follows the last belongs to it.
     ends: Vec<u32>,
     counts: Counts,
-    compressed: OnceLock<Bytes>,
     undo: Option<Undo>,
     delivered: AtomicBool,
     attempts: AtomicU32,
@@ -86,39 +88,22 @@ impl WriteBody {
     /// A request; `steps` are empty when nobody waits for it.
     pub(super) fn new(
         version: Version,
-        head: Vec<u8>,
-        series: Vec<u8>,
+        wire: Bytes,
+        head: usize,
         ends: Vec<u32>,
         counts: Counts,
         steps: Vec<Step>,
         back: &Arc<Returned>,
     ) -> Self {
-        WriteBody {
-            version,
-            head: head.into(),
-            series: series.into(),
-            ends,
-            counts,
-            compressed: OnceLock::new(),
-            undo: (!steps.is_empty()).then(|| Undo { steps, back: back.clone() }),
-            delivered: AtomicBool::new(false),
-            attempts: AtomicU32::new(0),
-        }
+        let undo = (!steps.is_empty()).then(|| Undo { steps, back: back.clone() });
+        let (delivered, attempts) = (AtomicBool::new(false), AtomicU32::new(0));
+        WriteBody { version, wire, head, ends, counts, undo, delivered, attempts }
     }
 
     /// A 1.0 request of nothing but metadata.
-    pub(super) fn metadata(message: Vec<u8>) -> Self {
-        WriteBody {
-            version: Version::V1,
-            head: Bytes::new(),
-            series: message.into(),
-            ends: Vec::new(),
-            counts: Counts::default(),
-            compressed: OnceLock::new(),
-            undo: None,
-            delivered: AtomicBool::new(false),
-            attempts: AtomicU32::new(0),
-        }
+    pub(super) fn metadata(message: &[u8]) -> Self {
+        let (ends, steps) = (Vec::new(), Vec::new());
+        WriteBody::new(Version::V1, block(&[], message), 0, ends, Counts::default(), steps, &Arc::default())
     }
 
     /// The version it is encoded in.
@@ -131,24 +116,17 @@ impl WriteBody {
         self.counts
     }
 
-    /// The message before compression.
-    pub fn message(&self) -> Bytes {
-        if self.head.is_empty() {
-            return self.series.clone();
-        }
-        [&self.head[..], &self.series[..]].concat().into()
+    /// The message as a snappy block, as it is sent.
+    pub fn wire(&self) -> &Bytes {
+        &self.wire
     }
 
-    /// The message as a snappy block; compressed once.
+    /// The message before compression.
     ///
     /// # Errors
-    /// The message is larger than 4 GiB.
-    pub fn compressed(&self) -> Result<Bytes, snap::Error> {
-        if let Some(done) = self.compressed.get() {
-            return Ok(done.clone());
-        }
-        let block = Bytes::from(snap::raw::Encoder::new().compress_vec(&self.message())?);
-        Ok(self.compressed.get_or_init(|| block).clone())
+    /// It is no block of ours.
+    pub fn message(&self) -> Result<Bytes, snap::Error> {
+        snap::raw::Decoder::new().decompress_vec(&self.wire).map(Bytes::from)
     }
 
     /// Counts an attempt; gives how many there were before.
@@ -161,19 +139,21 @@ impl WriteBody {
         self.delivered.store(true, Ordering::Release);
     }
 
-    /// The same data as a 1.0 message: metadata and start times, which 1.0 has no place for, are left out.
+    /// The same data as the block of a 1.0 message: metadata and start times, which 1.0 has no place for, are left out.
     ///
     /// # Errors
     /// It is no message of ours.
-    pub fn to_v1(&self) -> Result<Vec<u8>, WireError> {
+    pub fn to_v1(&self) -> Result<Bytes, WireError> {
+        let message = self.message().map_err(|_| WireError::Truncated)?;
+        let (head, body) = message.split_at_checked(self.head).ok_or(WireError::Truncated)?;
         let mut symbols: Vec<&[u8]> = Vec::new();
-        let mut cursor = Cursor::new(&self.head);
+        let mut cursor = Cursor::new(head);
         while let Some(field) = cursor.next_field()? {
             symbols.push(field.value.bytes()?);
         }
-        let mut out = Vec::with_capacity(self.series.len() * 4);
+        let mut out = Vec::with_capacity(body.len() * 4);
         let (mut series, mut inner) = (Vec::new(), Vec::new());
-        let mut cursor = Cursor::new(&self.series);
+        let mut cursor = Cursor::new(body);
         while let Some(message) = cursor.next_field()? {
             series.clear();
             let mut fields = Cursor::new(message.value.bytes()?);
@@ -201,25 +181,23 @@ impl WriteBody {
             }
             put_bytes(&mut out, 1, &series);
         }
-        Ok(out)
+        Ok(block(&[], &out))
     }
 
-    fn part(&self, series: Bytes, ends: Vec<u32>, steps: Vec<Step>) -> WriteBody {
-        WriteBody {
-            version: self.version,
-            head: self.head.clone(),
-            counts: count(self.version, &series).unwrap_or_default(),
-            series,
+    fn part(&self, head: &[u8], series: &[u8], ends: Vec<u32>, steps: Vec<Step>) -> WriteBody {
+        let counts = count(self.version, series).unwrap_or_default();
+        let mut part = WriteBody::new(
+            self.version,
+            block(head, series),
+            head.len(),
             ends,
-            compressed: OnceLock::new(),
-            undo: self
-                .undo
-                .as_ref()
-                .filter(|_| !steps.is_empty())
-                .map(|undo| Undo { steps, back: undo.back.clone() }),
-            delivered: AtomicBool::new(false),
-            attempts: AtomicU32::new(0),
-        }
+            counts,
+            Vec::new(),
+            &Arc::default(),
+        );
+        let undo = self.undo.as_ref().filter(|_| !steps.is_empty());
+        part.undo = undo.map(|undo| Undo { steps, back: undo.back.clone() });
+        part
     }
 }
 
@@ -242,23 +220,32 @@ impl ShardBody for WriteBody {
     fn halve(mut self) -> Result<[Self; 2], Self> {
         let middle = self.ends.len() / 2;
         let Some(&cut) = middle.checked_sub(1).and_then(|last| self.ends.get(last)) else { return Err(self) };
+        let Ok(message) = self.message() else { return Err(self) };
+        let (head, series) = message.split_at(self.head.min(message.len()));
         let mut first = std::mem::take(&mut self.ends);
         let mut second = first.split_off(middle);
         second.iter_mut().for_each(|end| *end -= cut);
         let mut steps = self.undo.as_mut().map(|u| std::mem::take(&mut u.steps)).unwrap_or_default();
         let later = if steps.is_empty() { Vec::new() } else { steps.split_off(middle.min(steps.len())) };
-        let at = (cut as usize).min(self.series.len());
-        let halves = [
-            self.part(self.series.slice(..at), std::mem::take(&mut first), steps),
-            self.part(self.series.slice(at..), second, later),
-        ];
+        let (one, two) = series.split_at((cut as usize).min(series.len()));
+        let halves = [self.part(head, one, first, steps), self.part(head, two, second, later)];
         self.settle();
         Ok(halves)
     }
 
     fn size(&self) -> usize {
-        self.head.len() + self.series.len()
+        self.wire.len() + 4 * self.ends.len()
     }
+}
+
+/// A message as a snappy block.
+fn block(head: &[u8], series: &[u8]) -> Bytes {
+    let mut wire = Vec::new();
+    put_varint(&mut wire, (head.len() + series.len()) as u64);
+    let mut snappy = Snappy::default();
+    snappy.append(head, &mut wire);
+    snappy.append(series, &mut wire);
+    wire.into()
 }
 
 /// Counts what stands in encoded series.

@@ -9,6 +9,7 @@ use super::groups::Order;
 use super::open::Open;
 use super::points::Scratch;
 use super::series::{Placed, ResourceCx, Series};
+use super::snappy::Snappy;
 use super::{OutOfOrder, RemoteOptions};
 use crate::exporters::delivery::sharded::{Output, ShardEncoder};
 use crate::pdata::common::{ScopeGroup, groups};
@@ -33,6 +34,7 @@ pub struct RemoteEncoder {
     pub(super) series: Series,
     pub(super) shards: Vec<Open>,
     pub(super) scratch: Scratch,
+    snappy: Snappy,
     version: Version,
     returned: Arc<Returned>,
     /// The size at which a request is closed.
@@ -65,6 +67,7 @@ impl RemoteEncoder {
             series: Series::new(&options, version),
             shards: std::iter::repeat_with(|| Open::new(version)).take(shards).collect(),
             scratch: Scratch::default(),
+            snappy: Snappy::default(),
             version,
             returned: Arc::default(),
             full: options.max_bytes - options.max_bytes / 16,
@@ -122,9 +125,19 @@ impl RemoteEncoder {
 
     fn close_into(&mut self, shard: usize, version: Version, out: &mut Output<'_, WriteBody>) {
         if let Some(open) = self.shards.get_mut(shard)
-            && let Some(body) = open.close(version, &self.returned)
+            && let Some(body) = open.close(version, &self.returned, &mut self.snappy)
         {
             out.full(shard, body);
+        }
+    }
+
+    /// Looks after a request that has grown.
+    #[inline]
+    fn grown(&mut self, shard: usize, out: &mut Output<'_, WriteBody>) {
+        let Some(open) = self.shards.get_mut(shard) else { return };
+        open.compress(&mut self.snappy);
+        if open.size() >= self.full {
+            self.close_into(shard, self.version, out);
         }
     }
 
@@ -169,9 +182,7 @@ impl RemoteEncoder {
             match end {
                 Ok(shard) => {
                     out.item(shard);
-                    if self.shards.get(shard).is_some_and(|open| open.size() >= self.full) {
-                        self.close_into(shard, self.version, out);
-                    }
+                    self.grown(shard, out);
                 }
                 Err(reason) => dropped.one(reason, out),
             }
@@ -219,9 +230,7 @@ impl RemoteEncoder {
             if newest == i64::MIN || time >= newest.saturating_add(TARGET_INFO_REST) {
                 self.series.groups.advance(target.group, time);
                 let shard = self.tell_target(&target, time);
-                if self.shards.get(shard).is_some_and(|open| open.size() >= self.full) {
-                    self.close_into(shard, self.version, out);
-                }
+                self.grown(shard, out);
             }
             if time >= last {
                 return Ok(());
@@ -249,11 +258,11 @@ impl ShardEncoder for RemoteEncoder {
 
     fn close(&mut self, shard: usize) -> Option<WriteBody> {
         let version = self.version;
-        self.shards.get_mut(shard)?.close(version, &self.returned)
+        self.shards.get_mut(shard)?.close(version, &self.returned, &mut self.snappy)
     }
 
     fn open_size(&self, shard: usize) -> usize {
-        self.shards.get(shard).map_or(0, Open::size)
+        self.shards.get(shard).map_or(0, Open::held)
     }
 
     fn partition(&self, client: &ClientInfo) -> u64 {
@@ -284,7 +293,7 @@ impl ShardEncoder for RemoteEncoder {
         if self.options.metadata && self.version == Version::V1 && self.told.elapsed() >= METADATA_EVERY {
             self.told = Instant::now();
             for message in self.series.tell(self.options.max_bytes) {
-                out.extra(0, WriteBody::metadata(message));
+                out.extra(0, WriteBody::metadata(&message));
             }
         }
     }

@@ -132,6 +132,7 @@ impl Groups {
     }
 
     /// How many there are.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.names.len()
     }

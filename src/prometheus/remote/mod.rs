@@ -26,6 +26,7 @@ mod open;
 mod points;
 mod scan;
 mod series;
+mod snappy;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -3,12 +3,16 @@
 //! Series are appended in wire form. Labels come as *parts*: blocks in the form of the version (see `cache`), which
 //! stand in the order of the labels. In 2.0 each symbol gets its number in the request when it is first used; a
 //! table indexed by the symbol's id, with a stamp for the request, makes that one load a label.
+//!
+//! Requests are compressed while they grow, 64 KiB at a time, while those bytes are in the processor's cache: a
+//! request that waits takes the room of its compressed form.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::body::{Counts, Returned, Step, Version, WriteBody};
 use super::cache::Symbols;
+use super::snappy::{BLOCK, Snappy};
 use super::wire::{fixed64_field, varint_field};
 use crate::pdata::wire::{put_bytes, put_varint, varint_len};
 
@@ -47,7 +51,11 @@ pub(super) struct ExemplarText {
 pub(super) struct Open {
     version: Version,
     head: Vec<u8>,
+    /// Series that are not compressed yet.
     series: Vec<u8>,
+    /// Those before, compressed, and how long they were.
+    blocks: Vec<u8>,
+    before: usize,
     ends: Vec<u32>,
     counts: Counts,
     steps: Vec<Step>,
@@ -66,6 +74,8 @@ impl Open {
             version,
             head: Vec::new(),
             series: Vec::new(),
+            blocks: Vec::new(),
+            before: 0,
             ends: Vec::new(),
             counts: Counts::default(),
             steps: Vec::new(),
@@ -77,20 +87,40 @@ impl Open {
         }
     }
 
-    /// Bytes so far.
+    /// Bytes of the message so far.
     pub fn size(&self) -> usize {
-        self.head.len() + self.series.len()
+        self.head.len() + self.before + self.series.len()
     }
 
-    /// Items so far.
-    pub fn items(&self) -> usize {
-        self.ends.len()
+    /// Bytes that are held for it.
+    pub fn held(&self) -> usize {
+        self.head.len() + self.blocks.len() + self.series.len()
+    }
+
+    /// Compresses what fills blocks.
+    #[inline]
+    pub fn compress(&mut self, snappy: &mut Snappy) {
+        if self.series.len() >= BLOCK {
+            self.compress_blocks(snappy);
+        }
+    }
+
+    fn compress_blocks(&mut self, snappy: &mut Snappy) {
+        let mut blocks = self.series.chunks_exact(BLOCK);
+        for block in blocks.by_ref() {
+            snappy.append(block, &mut self.blocks);
+        }
+        let left = blocks.remainder().len();
+        let done = self.series.len() - left;
+        self.before += done;
+        self.series.copy_within(done.., 0);
+        self.series.truncate(left);
     }
 
     /// Ends an item. `step` is kept for items that may have to be sent again by who sent them.
     #[inline]
     pub fn end_item(&mut self, step: Option<Step>) {
-        self.ends.push(self.series.len() as u32);
+        self.ends.push((self.before + self.series.len()) as u32);
         if let Some(step) = step {
             // Items before this one were nobody's to take back.
             let missing = self.ends.len() - 1 - self.steps.len();
@@ -101,19 +131,35 @@ impl Open {
     }
 
     /// Takes the request out; `None` if there is nothing in it.
-    pub fn close(&mut self, version: Version, back: &Arc<Returned>) -> Option<WriteBody> {
-        if self.series.is_empty() {
+    pub fn close(
+        &mut self,
+        version: Version,
+        back: &Arc<Returned>,
+        snappy: &mut Snappy,
+    ) -> Option<WriteBody> {
+        if self.series.is_empty() && self.before == 0 {
             self.version = version;
             return None;
         }
-        // What the next request needs will be about the same.
-        let room = (self.series.len() + self.series.len() / 8).min(4 << 20);
-        let series = std::mem::replace(&mut self.series, Vec::with_capacity(room));
-        let head = std::mem::take(&mut self.head);
-        let ends = std::mem::take(&mut self.ends);
-        let steps = std::mem::take(&mut self.steps);
-        let counts = std::mem::take(&mut self.counts);
-        let body = WriteBody::new(self.version, head, series, ends, counts, steps, back);
+        let (head, series) = (self.head.len(), self.before + self.series.len());
+        let mut wire = Vec::with_capacity(self.blocks.len() + 10 + (self.head.len() + self.series.len()) / 4);
+        put_varint(&mut wire, (head + series) as u64);
+        snappy.append(&self.head, &mut wire);
+        wire.extend_from_slice(&self.blocks);
+        snappy.append(&self.series, &mut wire);
+        self.head.clear();
+        self.blocks.clear();
+        self.series.clear();
+        self.before = 0;
+        let body = WriteBody::new(
+            self.version,
+            wire.into(),
+            head,
+            std::mem::take(&mut self.ends),
+            std::mem::take(&mut self.counts),
+            std::mem::take(&mut self.steps),
+            back,
+        );
         self.version = version;
         self.symbols = 0;
         self.others.clear();
