@@ -139,6 +139,12 @@ impl WriteBody {
         [&self.head[..], &self.series[..]].concat().into()
     }
 
+    /// How much of [`message`](Self::message) is symbols and items. The series behind that are no item's:
+    /// `target_info`.
+    pub fn items_len(&self) -> usize {
+        self.head.len() + self.ends.last().map_or(0, |end| *end as usize)
+    }
+
     /// The message as a snappy block; compressed once.
     ///
     /// # Errors
