@@ -87,6 +87,11 @@ impl Open {
         }
     }
 
+    /// Items so far.
+    pub fn items(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Bytes of the message so far.
     pub fn size(&self) -> usize {
         self.head.len() + self.before + self.series.len()
