@@ -21,7 +21,7 @@ pub struct Sample {
 /// # Errors
 /// It is no remote write request.
 pub fn samples(body: &WriteBody) -> Result<(Vec<Sample>, usize), WireError> {
-    let message = body.message();
+    let message = body.message().map_err(|_| WireError::Truncated)?;
     let (symbols_field, series_field) = match body.version() {
         Version::V1 => (0, 1),
         Version::V2 => (4, 5),
