@@ -77,7 +77,10 @@ async fn run(version: Version) {
     });
     // However few requests there are, these happen.
     receiver.script([Then::LoseAnswer, Then::Cut, Then::Refuse(503, None), Then::StoreButFail(500)]);
-    let mut agent = agent(&receiver, if version == Version::V2 { &[TWO] } else { &[] });
+    // Small requests, so that there are many.
+    let mut lines = vec!["max_batch_size_bytes: 50000"];
+    lines.extend((version == Version::V2).then_some(TWO));
+    let mut agent = agent(&receiver, &lines);
     let (to, size) = (agent.http, (streams / 80).clamp(10, 500));
     let start = Instant::now();
     let want = tokio::task::spawn_blocking(move || send_all(to, streams, size, seed)).await.unwrap();
