@@ -232,17 +232,21 @@ async fn answer(shared: Arc<Shared>, cut: &Notify, request: Request<Incoming>) -
             underway.answer(202, (decoded.version == Version::V2).then_some(&nothing), REPLICA)
         }
         Then::Cut => {
+            // Noted first: the sender may be back before this connection is quite gone.
+            drop(underway);
             cut.notify_one();
             pending().await
         }
         Then::LoseAnswer => {
             apply(&shared, underway.number, &decoded);
+            drop(underway);
             cut.notify_one();
             pending().await
         }
         Then::Hang => pending().await,
         Then::StoreAndHang => {
             apply(&shared, underway.number, &decoded);
+            shared.state().store.lose_answer(underway.number);
             pending().await
         }
     }
