@@ -15,6 +15,8 @@
 
 mod support;
 
+#[path = "prometheus_real/expected.rs"]
+mod expected;
 #[path = "prometheus_real/promql.rs"]
 mod promql;
 #[path = "prometheus_real/sdk.rs"]

@@ -93,9 +93,12 @@ async fn run(version: Version) {
         ended >= want.points && receiver.stored() >= samples + infos.len()
             || !receiver.violations().is_empty()
     };
-    let waiting = Instant::now();
-    while !done() && waiting.elapsed() < Duration::from_secs(60) {
+    let (mut moved, mut stored) = (Instant::now(), 0);
+    while !done() && moved.elapsed() < Duration::from_secs(30) {
         tokio::time::sleep(Duration::from_millis(20)).await;
+        if receiver.stored() > stored {
+            (moved, stored) = (Instant::now(), receiver.stored());
+        }
     }
     let text = agent.scrape().unwrap();
     let status = tokio::task::block_in_place(|| agent.terminate(Duration::from_secs(60)));
