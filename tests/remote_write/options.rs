@@ -278,7 +278,7 @@ async fn tenants_do_not_mix() {
         let mut agent = agent(&receiver, &lines);
         let (base, to) = (now() - 60_000, agent.http);
         let push = |step: i64, tenant: String| {
-            let labels = attributes(&[("tenant", &tenant)]);
+            let labels = attributes(&[("tenant", &tenant), ("path", &"/a")]);
             let times = (base - 1, base + step * 1000);
             // One point: most shards have nothing but, perhaps, the description of the resource.
             let metrics = vec![counter("requests", "", vec![int(step, times, &labels)])];
