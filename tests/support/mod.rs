@@ -18,9 +18,12 @@
 
 pub mod agent;
 pub mod grpc;
+pub mod http;
 pub mod load;
+pub mod otlp;
 pub mod payload;
 pub mod process;
+pub mod prometheus;
 pub mod sink;
 
 use std::net::SocketAddr;
