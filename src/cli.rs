@@ -1,7 +1,9 @@
 //! The command line: arguments to a config, a config to an answer or a running agent.
 //!
-//! Exit codes: 0 fine, 1 failed while running, 2 wrong arguments, 78 wrong config. Answers go to stdout, findings
-//! about the config to stderr (or, as JSON, to stdout where that is the answer).
+//! Exit codes: 0 fine, 1 failed while running, 2 wrong arguments, 65 wrong data, 78 wrong config. Answers go to
+//! stdout, findings about the config to stderr (or, as JSON, to stdout where that is the answer).
+
+mod names;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The arguments are wrong.
 pub const USAGE: u8 = 2;
+/// The telemetry to be read is not what it should be (`EX_DATAERR`).
+pub const DATA: u8 = 65;
 /// The config is wrong (`EX_CONFIG`).
 pub const CONFIG: u8 = 78;
 
@@ -97,6 +101,8 @@ enum Command {
     Validate,
     /// Lists the components there are
     Components,
+    /// Tells what OTLP metrics become in Prometheus: names, labels, what is dropped, what collides
+    Names(names::NamesArgs),
     /// Prints the config merged and expanded
     #[command(alias = "print-initial-config")]
     PrintConfig(PrintArgs),
@@ -199,6 +205,7 @@ fn act(cli: Cli) -> Result<ExitCode, String> {
             });
             Ok(ExitCode::from(OK))
         }
+        Command::Names(args) => names::run(&args, &cli.sources),
         Command::PrintConfig(args) => {
             let loaded = invocation(&cli.sources)?.load();
             // The answer is on stdout: findings stay off it.

@@ -13,7 +13,6 @@
 //! * [`pipeline`]: how components are wired, acknowledged, bounded and kept alive.
 //! * [`receivers`], [`processors`], [`exporters`], [`extensions`]: the components.
 //! * [`prometheus`]: what OTLP metrics become in Prometheus.
-//! * [`prometheus`]: from OTLP metrics to Prometheus.
 //! * [`components`]: the one table that lists them.
 //! * [`cli`]: the command line.
 //! * [`net`]: what servers and clients share: TLS, compression, authentication, metadata.

@@ -6,4 +6,5 @@ pub mod map;
 pub mod names;
 pub mod native;
 pub mod remote;
+pub mod tell;
 pub mod text;

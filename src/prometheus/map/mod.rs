@@ -24,7 +24,7 @@ use crate::pdata::wire::WireError;
 pub const NAME: &str = "__name__";
 
 /// The attributes that make `job` and `instance`.
-const IDENTIFYING: [&str; 3] = ["service.namespace", "service.name", "service.instance.id"];
+pub(super) const IDENTIFYING: [&str; 3] = ["service.namespace", "service.name", "service.instance.id"];
 
 /// Which resource attributes become labels of every series.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -121,6 +121,12 @@ impl WriteBody {
         &self.wire
     }
 
+    /// How much of [`message`](Self::message) is symbols and items. The series behind that are no item's:
+    /// `target_info`.
+    pub fn items_len(&self) -> usize {
+        self.head + self.ends.last().map_or(0, |end| *end as usize)
+    }
+
     /// The message before compression.
     ///
     /// # Errors
