@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::labels::Attribute;
+use super::labels::{Attribute, LabelFate};
 use super::{Interned, Metric, Origin, Teller};
 use crate::pdata::metrics::Kind;
 use crate::prometheus::map::{CUMULATIVE, DELTA, NAME};
@@ -10,9 +10,9 @@ use crate::prometheus::map::{CUMULATIVE, DELTA, NAME};
 /// Different things that become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collision {
-    /// In what they are one: `family`, `type`, `name`, `series` or `target_info`.
+    /// In what they are one: `family`, `type`, `name`, `series`, `target_info` or `label`.
     pub kind: &'static str,
-    /// What they become: the name, or the labels of the first series.
+    /// What they become: the name, or the first series.
     pub name: String,
     /// The metrics they are or come from.
     pub metrics: Vec<String>,
@@ -38,7 +38,20 @@ impl Teller {
         found.extend(self.names());
         found.extend(self.alike());
         found.extend(self.target_infos());
+        found.extend(self.joined_labels());
         found
+    }
+
+    /// Attributes that are one label.
+    fn joined_labels(&self) -> impl Iterator<Item = Collision> {
+        let joined = self.notes.iter().filter(|note| note.fate == LabelFate::Joined);
+        joined.map(|note| Collision {
+            kind: "label",
+            name: note.label.clone(),
+            metrics: Vec::new(),
+            why: format!("attributes {} of {} are joined", note.keys.join(", "), note.of),
+            series: Vec::new(),
+        })
     }
 
     /// Metrics that are one family.

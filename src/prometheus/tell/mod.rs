@@ -56,7 +56,7 @@ pub struct Told {
     pub series: Vec<Series>,
     /// The labels of `target_info` series.
     pub targets: Vec<Labels>,
-    /// Attributes that are not sent, or not as they are.
+    /// Attributes that are no labels, though they have values.
     pub notes: BTreeSet<LabelNote>,
     /// Different things that become one.
     pub collisions: Vec<Collision>,
@@ -223,8 +223,9 @@ impl Teller {
     }
 
     /// What became of all that came.
-    pub fn finish(self) -> Told {
+    pub fn finish(mut self) -> Told {
         let collisions = self.collisions();
+        self.notes.retain(|note| note.fate != LabelFate::Joined);
         let Teller { mapper, version, metrics, series, targets, notes, .. } = self;
         Told {
             version,

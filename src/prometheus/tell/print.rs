@@ -29,7 +29,7 @@ impl Told {
             }
         }
         if !self.notes.is_empty() {
-            out.push_str("\n# attributes\n");
+            out.push_str("\n# attributes that are no labels\n");
             for note in &self.notes {
                 let _ = writeln!(out, "#   {}", one_line(&note.sentence()));
             }
@@ -176,7 +176,7 @@ impl LabelNote {
         let LabelNote { fate, of, keys, label } = self;
         let keys = keys.join(", ");
         match fate {
-            LabelFate::Joined => format!("joined, {of}: {keys} are one label, {label}"),
+            LabelFate::Joined => format!("joined, {of}: {keys} are {label}"),
             LabelFate::Hidden => {
                 format!("hidden, {of}: {keys} would be {label}, which something stronger has")
             }
