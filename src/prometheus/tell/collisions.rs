@@ -106,7 +106,7 @@ impl Teller {
                 let families: Vec<&str> = families.into_iter().collect();
                 collide(format!("series of {} have one name", families.join(" and ")));
             }
-            if self.target_info && name == target_info && !self.targets.is_empty() {
+            if self.target_info && name == target_info && !self.all_targets.is_empty() {
                 collide("the series that describes resources has this name".to_owned());
             }
         }
@@ -196,7 +196,7 @@ impl Teller {
     /// Resources of one identity whose `target_info` differ: joins with it find two.
     fn target_infos(&self) -> Vec<Collision> {
         let mut identities: BTreeMap<Vec<&(String, String)>, usize> = BTreeMap::new();
-        for labels in &self.targets {
+        for labels in &self.all_targets {
             let identity = labels.iter().filter(|(name, _)| matches!(name.as_str(), "job" | "instance"));
             *identities.entry(identity.collect()).or_default() += 1;
         }

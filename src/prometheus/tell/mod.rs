@@ -125,6 +125,8 @@ pub struct Teller {
     /// For each metric, where a series is among those sent.
     sent_ids: HashMap<(usize, usize), usize>,
     targets: BTreeSet<Labels>,
+    /// Those of points that are dropped as repeated or late too.
+    all_targets: BTreeSet<Labels>,
     resources: Interned,
     scopes: Interned,
     points: Interned,
@@ -185,6 +187,7 @@ impl Teller {
             series_ids: HashMap::new(),
             sent_ids: HashMap::new(),
             targets: BTreeSet::new(),
+            all_targets: BTreeSet::new(),
             resources: Interned::default(),
             scopes: Interned::default(),
             points: Interned::default(),
@@ -280,6 +283,7 @@ impl Teller {
         let could = encode(&mut self.lenient, &request)?;
         self.point_notes(id, &attributes, could.series.first());
         let origin = Origin { metric: id, resource, scope: scope_id, point: self.points.intern(attributes) };
+        self.all_targets.extend(could.targets.into_iter().map(|sample| sample.labels));
         for sample in could.series {
             let series = self.series(sample.labels);
             if let Some(series) = self.series.get_mut(series) {
