@@ -82,7 +82,10 @@ fn what_cannot_be_read_is_said_with_its_place() {
             "stdin: there are no metrics in it: a metrics request has \"resourceMetrics\"",
         ),
         ("{\n  \"resourceMetrics\": 7}", "stdin: line 2, column 22: resourceMetrics: expected an array"),
-        (&format!("{METRIC}\n\n{METRIC} {{\"resourceMetrics\": [}}"), "stdin: line 3, column 95: "),
+        (
+            &format!("{METRIC}\n\n{METRIC} {{\"resourceMetrics\": [}}"),
+            "stdin: line 3, column 94: resourceMetrics[0]: expected an object",
+        ),
         (&format!("{METRIC}\n[\n"), "stdin: line 2, column 1: "),
     ];
     for (input, why) in bad {
@@ -110,7 +113,7 @@ fn the_exporter_must_be_clear() {
             78,
             format!("no Prometheus exporter \"debug\"; there are: {two}"),
         ),
-        (&["--config", "tests/config/good.yaml"], 78, "the config has no Prometheus exporter".to_owned()),
+        (&["--config", "pipelines/gateway.yaml"], 78, "the config has no Prometheus exporter".to_owned()),
     ] {
         let output = names(&[&[EXAMPLE], args].concat(), "");
         let said = (output.status.code(), text(&output.stderr).trim_end().to_owned());

@@ -41,8 +41,13 @@ impl Told {
             }
         }
         let [metrics, series, points, dropped] = self.sums();
-        let sums = format!("{metrics} metrics, {series} series; {points} points, {dropped} of them dropped");
-        let _ = writeln!(out, "\n# {sums}; {} collisions", self.collisions.len());
+        let _ = writeln!(
+            out,
+            "\n# {}, {series} series; {}, {dropped} dropped; {}",
+            count(metrics, "metric"),
+            count(points, "point"),
+            count(self.collisions.len(), "collision"),
+        );
         out
     }
 
@@ -107,9 +112,8 @@ impl Told {
             }
             out.push('\n');
         }
-        for (reason, count) in &metric.dropped {
-            let points = if *count == 1 { "point" } else { "points" };
-            let _ = writeln!(out, "# {count} {points} dropped, {reason}: {}", explain(reason));
+        for (reason, points) in &metric.dropped {
+            let _ = writeln!(out, "# {} dropped, {reason}: {}", count(*points, "point"), explain(reason));
         }
     }
 
@@ -180,8 +184,10 @@ impl LabelNote {
             LabelFate::Hidden => {
                 format!("hidden, {of}: {keys} would be {label}, which something stronger has")
             }
-            LabelFate::Left if label.is_empty() => format!("left out, {of}: {keys} cannot be a label's name"),
-            LabelFate::Left => format!("left out, {of}: {keys} would be {label}, which is reserved"),
+            LabelFate::Left if label.is_empty() => format!("left out, {of}: nothing of {keys} may stay"),
+            LabelFate::Left => {
+                format!("left out, {of}: {keys} would be the label {label}, which is reserved")
+            }
         }
     }
 
@@ -242,6 +248,12 @@ fn labels_json(labels: &[(String, String)]) -> Value {
 fn object(labels: &[(String, String)]) -> Value {
     let pairs = labels.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
     Value::Object(pairs.collect::<Map<String, Value>>())
+}
+
+/// `1 point`, `2 points`.
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 fn family_name(name: &str) -> Cow<'_, str> {
