@@ -45,7 +45,10 @@ fn findings_are_as_written_down() {
         if found != expected {
             wrong.push(format!("{}:\n{found}", file.display()));
         }
-        let good = matches!(file.file_stem().and_then(|s| s.to_str()), Some("good" | "aliases"));
+        let good = matches!(
+            file.file_stem().and_then(|s| s.to_str()),
+            Some("good" | "aliases" | "remote_write_good")
+        );
         assert_eq!(loaded.is_ok(), good, "{}", file.display());
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -73,6 +76,7 @@ fn exit_codes() {
         (&["validate", "--config", "tests/config/good.yaml", "--set", "processors.batch.timeot=1s"], 78),
         (&["validate", "--config", "tests/config/aliases.yaml"], 0),
         (&["validate", "--config", "tests/config/aliases.yaml", "--strict"], 78),
+        (&["validate", "--config", "tests/config/remote_write_good.yaml"], 0),
         (&["--version"], 0),
         (&["--help"], 0),
         (&["components"], 0),

@@ -37,6 +37,11 @@ pub trait ConfigStruct: Config {
     /// The struct's keys, flattened ones included; defaults are taken from `self`.
     fn fields(&self) -> Vec<SchemaField>;
 
+    /// What to tell whoever writes this unknown key, if there is more to tell than the valid ones.
+    fn hint(_key: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Runs the checks of flattened structs and its own on the decoded value; they may settle what depends on
     /// several keys.
     fn validate_all(&mut self, node: &Node, cx: &mut Cx);
@@ -54,12 +59,14 @@ pub trait ConfigStruct: Config {
 ///         pub initial_interval: Duration = Duration::from_secs(5),
 ///     }
 ///     flatten { client: HttpClientConfig = HttpClientConfig::default() }
+///     hints { "retries" => "there is no limit but \"max_elapsed_time\"" }
 ///     validate = RetryConfig::check;
 /// }
 /// impl RetryConfig { fn check(&self, node: &Node, cx: &mut Cx) { .. } }
 /// ```
 ///
-/// `flatten` fields (public) take the keys that are not the struct's own. `validate` runs after decoding, also
+/// `flatten` fields (public) take the keys that are not the struct's own. `hints` tells about keys that are not there
+/// and that somebody may well write. `validate` runs after decoding, also
 /// when nothing was written; `node.pos_of("key")` gives positions. A raw identifier (`r#type`) is written
 /// without its prefix in the file.
 #[macro_export]
@@ -70,6 +77,7 @@ macro_rules! config {
             $( $(#[doc = $fdoc:literal])* pub $field:ident : $ty:ty = $default:expr ),* $(,)?
         }
         $(flatten { $( $(#[doc = $fldoc:literal])* $flat:ident : $fty:ty = $fdefault:expr ),* $(,)? })?
+        $(hints { $( $hkey:literal => $hint:literal ),* $(,)? })?
         $(validate = $validate:path;)?
     ) => {
         $(#[doc = $doc])*
@@ -109,6 +117,13 @@ macro_rules! config {
                 $( $( out.extend($crate::config::ConfigStruct::fields(&self.$flat)); )* )?
                 out
             }
+
+            $( fn hint(key: &str) -> Option<&'static str> {
+                match key {
+                    $( $hkey => Some($hint), )*
+                    _ => None,
+                }
+            } )?
 
             #[allow(unused_variables, reason = "not every struct has checks")]
             fn validate_all(&mut self, node: &$crate::config::Node, cx: &mut $crate::config::Cx) {
@@ -238,7 +253,13 @@ pub fn decode_struct<T: ConfigStruct>(target: &mut T, node: &Node, cx: &mut Cx) 
                     let fields = target.fields();
                     let supported = fields.iter().filter(|f| f.schema.kind != SchemaKind::Unsupported);
                     let keys: Vec<&str> = supported.map(|f| f.key).collect();
-                    cx.within(&key.text, |cx| unknown_key(key.pos, &key.text, &keys, cx));
+                    cx.within(&key.text, |cx| match T::hint(&key.text) {
+                        Some(hint) => {
+                            cx.unknown();
+                            cx.error_hint(key.pos, format!("unknown key \"{}\"", key.text), hint);
+                        }
+                        None => unknown_key(key.pos, &key.text, &keys, cx),
+                    });
                 }
             }
         }

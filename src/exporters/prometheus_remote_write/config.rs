@@ -179,6 +179,10 @@ config! {
     flatten {
         client: HttpClientConfig = client(),
     }
+    hints {
+        "sending_queue" => "the queue of this exporter is \"remote_write_queue\"",
+        "export_created_metric" => "there are no series of creation times; with remote write 2.0 samples carry them",
+    }
     validate = RemoteWriteConfig::check;
 }
 
