@@ -61,6 +61,7 @@ impl Invocation {
     version,
     about = "A telemetry agent that keeps telemetry as bytes",
     after_help = "Examples:\n  tidegate --config config.yaml\n  tidegate validate --config config.yaml\n  \
+                  tidegate names metrics.json --config config.yaml\n  \
                   tidegate run --config base.yaml --config site.yaml --set processors.batch.timeout=2s",
     disable_help_subcommand = true
 )]

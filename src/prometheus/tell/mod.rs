@@ -4,10 +4,10 @@
 //! options of its configuration, and the series told are read from the requests that come out. Points keep their
 //! order, so repetitions and late points are dropped as they would be.
 //!
-//! Two things are unlike a running agent, because a recording is no live traffic: nothing is too old, and nothing
-//! is forgotten for want of time or room.
+//! One thing is unlike a running agent, because a recording is no live traffic: nothing grows old. `sample_age_limit`
+//! does not count, and delta streams do not expire.
 //!
-//! Costs: some microseconds a point, and memory for every series once.
+//! Costs: some ten microseconds a point, and memory for every series and every different list of attributes.
 
 mod collisions;
 mod decode;

@@ -22,9 +22,12 @@ fn tell(options: &RemoteOptions, json: &str) -> Told {
     teller.finish()
 }
 
+/// Keys and values.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 /// A request of gauges with one point each: resource attributes, then metrics as name and point attributes.
-fn gauges(groups: &[(&[(&str, &str)], &[(&str, &[(&str, &str)])])]) -> String {
-    let attributes = |list: &[(&str, &str)]| -> serde_json::Value {
+fn gauges(groups: &[(Pairs<'_>, &[(&str, Pairs<'_>)])]) -> String {
+    let attributes = |list: Pairs<'_>| -> serde_json::Value {
         list.iter().map(|(k, v)| serde_json::json!({"key": k, "value": {"stringValue": v}})).collect()
     };
     let groups: Vec<_> = groups
