@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tidegate::components::{self, Kind};
-use tidegate::config::SchemaKind;
+use tidegate::config::{LoadOptions, SchemaKind, Source, load, render};
 use tidegate::exporters::prometheus_remote_write::{RemoteWriteConfig, options};
 use tidegate::pdata::Signal;
 use tidegate::pdata::json::{Limits, decode};
@@ -148,6 +148,22 @@ fn delta_is_dropped_or_added_up() {
     let series = &told(&RemoteOptions { delta: Some(limits), ..defaults() })["jobs.done"];
     assert_eq!(series, &["jobs_done_total{instance=\"i1\",job=\"shop/api\"} 8"]);
     assert!(PAGE.contains("`jobs_done_total{instance=\"i1\",job=\"shop/api\"}` is 5, then 8"));
+}
+
+#[test]
+fn fragments_of_configuration_are_taken() {
+    const REST: &str = r#"
+receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:4317"}}}}
+exporters: {prometheus_remote_write: {endpoint: "http://127.0.0.1:9090/api/v1/write"}}
+service: {pipelines: {metrics: {receivers: [otlp], exporters: [prometheus_remote_write]}}}
+"#;
+    let fragments: Vec<_> = blocks().into_iter().filter(|(language, _)| *language == "yaml").collect();
+    assert!(!fragments.is_empty());
+    for (_, fragment) in fragments {
+        let source = |name: &str, text: &str| Source::Bytes(name.to_owned(), text.as_bytes().to_vec());
+        let loaded = load(&[source("rest", REST), source("fragment", fragment)], LoadOptions::default());
+        assert_eq!(render(&loaded.diags, &loaded.sources), "");
+    }
 }
 
 fn name(strategy: TranslationStrategy, name: &str, unit: &str, shape: Shape) -> Option<String> {

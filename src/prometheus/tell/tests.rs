@@ -125,6 +125,20 @@ proptest! {
     }
 }
 
+/// The same for metrics that meet in every way.
+#[test]
+fn what_is_told_of_examples_is_what_is_sent() {
+    for json in [
+        include_str!("../../../docs/examples/names.json"),
+        include_str!("../../../tests/names/collisions.json"),
+    ] {
+        let request = decode(Signal::Metrics, json.as_bytes(), Limits::default()).unwrap();
+        let told = told(&options(), &request);
+        assert!(told.0.len() >= 7 && !told.1.is_empty() && !told.2.is_empty());
+        assert_eq!(told, at_once(&options(), &request));
+    }
+}
+
 #[test]
 fn metrics_of_one_name_are_told() {
     let json =
