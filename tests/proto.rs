@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage, Value};
 use tidegate::exporters::delivery::sharded::{Report, ShardEncoder};
 use tidegate::exporters::prometheus_remote_write::{RemoteWriteConfig, options};
+use tidegate::pdata::json::Limits;
 use tidegate::pdata::{Batch, ClientInfo, Rope, Signal};
 use tidegate::pipeline::Acks;
 use tidegate::prometheus::remote::{Negotiation, RemoteEncoder, Version, WriteBody};
@@ -15,8 +16,7 @@ use tidegate::prometheus::remote::{Negotiation, RemoteEncoder, Version, WriteBod
 /// The requests for the example of the documentation.
 fn bodies(version: Version) -> Vec<WriteBody> {
     let json = std::fs::read("docs/examples/names.json").unwrap();
-    let mut request = Vec::new();
-    tidegate::pdata::json::decode(Signal::Metrics, &json, &mut request).unwrap();
+    let request = tidegate::pdata::json::decode(Signal::Metrics, &json, Limits::default()).unwrap();
     let mut options = options(&RemoteWriteConfig::default());
     options.negotiation = Arc::new(Negotiation::new(version));
     let mut encoder = RemoteEncoder::new(options);
