@@ -64,10 +64,9 @@ fn requests_read_as_they_are_defined() {
         message.get_field_by_name(field).unwrap().as_list().unwrap().to_vec()
     };
     let mut seen = [0, 0];
-    for (version, name, at) in [
-        (Version::V1, "prometheus.WriteRequest", 0),
-        (Version::V2, "io.prometheus.write.v2.Request", 1),
-    ] {
+    for (version, name, at) in
+        [(Version::V1, "prometheus.WriteRequest", 0), (Version::V2, "io.prometheus.write.v2.Request", 1)]
+    {
         let (mut samples, mut histograms, mut exemplars) = (0, 0, 0);
         for body in bodies(version) {
             let request = read(&pool, name, &body);

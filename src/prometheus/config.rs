@@ -54,7 +54,7 @@ pub fn check_resource_labels(
         let why =
             "'resource_constant_labels' cannot be used together with 'resource_to_telemetry_conversion'";
         let key = "resource_constant_labels";
-        cx.within(key, |cx| cx.error_hint(node.pos_of(key), why, "keep the former"));
+        cx.within(key, |cx| cx.error_hint(node.pos_of(key), why, "write only 'resource_constant_labels'"));
     }
 }
 
@@ -82,6 +82,7 @@ pub fn check_constant_labels(
     node: &Node,
     cx: &mut Cx,
 ) {
+    let mut written: Vec<(String, &String)> = Vec::new();
     for (name, value) in labels {
         let pos = node.get(key).map_or(node.pos, |labels| labels.pos_of(name));
         let mut fail = |why: String| cx.within(key, |cx| cx.within(name, |cx| cx.error(pos, why)));
@@ -91,6 +92,11 @@ pub fn check_constant_labels(
             fail(format!("\"{name}\" cannot be a label: nothing is left of its name"));
         } else if name.starts_with("__") {
             fail(format!("\"{name}\" cannot be a label: names that begin with two underscores are reserved"));
+        } else if let Ok(label) = config_label(namer, name) {
+            match written.iter().find(|(known, _)| *known == label) {
+                Some((_, first)) => fail(format!("\"{name}\" and \"{first}\" are one label, \"{label}\"")),
+                None => written.push((label, name)),
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct RemoteEncoder {
     pub(super) shards: Vec<Open>,
     pub(super) scratch: Scratch,
     snappy: Snappy,
-    version: Version,
+    pub(super) version: Version,
     returned: Arc<Returned>,
     /// The size at which a request is closed.
     full: usize,

@@ -3,7 +3,7 @@
 //! A histogram's series share all labels but the name's suffix and `le`. Those are made once a family (and anew when
 //! bounds change), so that a bucket costs no more than copying them between the shared labels of its point.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::body::Version;
 use super::cache::Symbols;
@@ -42,6 +42,10 @@ pub(super) struct Known {
     generation: Option<u64>,
     /// Whether it came since its metadata was last told.
     pub seen: bool,
+    /// Whether another metric has series of the same names, so that each series must be looked at by itself.
+    pub clashes: bool,
+    /// The names of its series.
+    series: Vec<String>,
 }
 
 /// Which name of a family.
@@ -58,6 +62,23 @@ pub(super) struct Families {
     table: HashMap<u128, u32>,
     known: Vec<Known>,
     bytes: usize,
+    /// The family that first had series of a name.
+    owners: HashMap<String, (String, Form)>,
+    /// Names that several have.
+    clashing: HashSet<String>,
+}
+
+/// Which series a family consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One of the family's name: numbers and native histograms.
+    Single,
+    /// `_bucket`, `_sum` and `_count`.
+    Classic,
+    /// A native and a classic histogram.
+    Both,
+    /// Quantiles of the family's name, `_sum` and `_count`.
+    Summary,
 }
 
 impl Families {
@@ -74,12 +95,38 @@ impl Families {
     }
 
     /// Remembers a metric.
-    pub fn insert(&mut self, key: u128, known: Known) -> u32 {
+    pub fn insert(&mut self, key: u128, mut known: Known, form: Form) -> u32 {
         let at = self.known.len() as u32;
-        self.bytes += 512 + 8 * known.family.name.len() + known.family.help.len() * 2;
+        if known.skip.is_none() {
+            self.claim(&mut known, form);
+        }
+        self.bytes += 768 + 16 * known.family.name.len() + known.family.help.len() * 2;
         self.known.push(known);
         self.table.insert(key, at);
         at
+    }
+
+    /// Notes the names of a metric's series, and whom it shares them with. Metrics of one name and form share the
+    /// order of their series anyway.
+    fn claim(&mut self, known: &mut Known, form: Form) {
+        let own = (known.family.name.clone(), form);
+        let suffixes: &[&str] = match form {
+            Form::Single => &[""],
+            Form::Classic => &["_bucket", "_sum", "_count"],
+            Form::Both => &["", "_bucket", "_sum", "_count"],
+            Form::Summary => &["", "_sum", "_count"],
+        };
+        known.series = suffixes.iter().map(|suffix| format!("{}{suffix}", own.0)).collect();
+        let mut news = false;
+        for name in &known.series {
+            let owner = self.owners.entry(name.clone()).or_insert_with(|| own.clone());
+            news |= *owner != own && self.clashing.insert(name.clone());
+        }
+        let clashes = |known: &Known| known.series.iter().any(|name| self.clashing.contains(name));
+        known.clashes = clashes(known);
+        if news {
+            self.known.iter_mut().for_each(|known| known.clashes = clashes(known));
+        }
     }
 
     /// About how many bytes there are.
@@ -130,6 +177,8 @@ impl Known {
             meta: Meta::default(),
             generation: None,
             seen: true,
+            clashes: false,
+            series: Vec::new(),
         }
     }
 

@@ -7,9 +7,9 @@ use super::body::Step;
 use super::encoder::{MetricCx, RemoteEncoder};
 use super::exemplars::ExemplarList;
 use super::families::{Known, Suffix, label};
-use super::open::{Meta, Open, Sample};
+use super::open::{Open, Sample};
 use super::scan::Scan;
-use super::series::{Placed, Target};
+use super::series::{Clash, Placed, Target};
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
 use crate::pdata::wire::{WireError, put_bytes};
 use crate::prometheus::map::{DELTA, NAME};
@@ -116,18 +116,26 @@ impl RemoteEncoder {
         if with_exemplars {
             self.scratch.exemplars.read(cx.metric.kind, point)?;
         }
-        let RemoteEncoder { series, shards, scratch, .. } = self;
-        let Some(open) = shards.get_mut(placed.shard as usize) else { return Ok(Err("no_value")) };
+        let RemoteEncoder { series, shards, scratch, version, .. } = self;
+        let written = series.written(&placed, cx.family, cx.resource.partition);
+        let (Some(open), Some((block, known, symbols, clash))) =
+            (shards.get_mut(placed.shard as usize), written)
+        else {
+            return Ok(Err("no_value"));
+        };
+        if let Some(mut clash) = clash
+            && !clash.is_first(*version, symbols, &[block], time)
+        {
+            return Ok(Err("collision"));
+        }
         scratch.extra.clear();
         if with_exemplars {
             for exemplar in scratch.exemplars.all() {
-                open.exemplar(series.store.symbols(), exemplar, &mut scratch.extra);
+                open.exemplar(symbols, exemplar, &mut scratch.extra);
             }
         }
-        let meta = series.families.get_mut(cx.family).map_or(Meta::default(), |known| known.meta);
         let sample = Sample { bits, time, start };
-        let block = series.block(&placed);
-        open.series(series.store.symbols(), &[block], Some(sample), &scratch.extra, meta);
+        open.series(symbols, &[block], Some(sample), &scratch.extra, known.meta);
         open.end_item(step);
         Ok(Ok(placed.shard as usize))
     }
@@ -212,7 +220,7 @@ impl RemoteEncoder {
         if scan.exemplars {
             scratch.exemplars.read(cx.metric.kind, point)?;
         }
-        let Some((mut pen, scratch)) = self.pen(&placed, cx.family, time, start, stale, scratch) else {
+        let Some((mut pen, scratch)) = self.pen(&placed, cx, (time, start), stale, scratch) else {
             return Ok(Err("no_value"));
         };
         if native {
@@ -286,7 +294,7 @@ impl RemoteEncoder {
         if scan.exemplars {
             scratch.exemplars.read(cx.metric.kind, point)?;
         }
-        let Some((mut pen, scratch)) = self.pen(&placed, cx.family, time, start, stale, scratch) else {
+        let Some((mut pen, scratch)) = self.pen(&placed, cx, (time, start), stale, scratch) else {
             return Ok(Err("no_value"));
         };
         if native {
@@ -343,7 +351,7 @@ impl RemoteEncoder {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
         };
-        let Some((mut pen, scratch)) = self.pen(&placed, cx.family, time, start, stale, scratch) else {
+        let Some((mut pen, scratch)) = self.pen(&placed, cx, (time, start), stale, scratch) else {
             return Ok(Err("no_value"));
         };
         pen.summary(scan.count, scan.sum.unwrap_or_default(), numbers(&scratch.counts));
@@ -417,23 +425,21 @@ impl RemoteEncoder {
     fn pen<'e, 's>(
         &'e mut self,
         placed: &Placed,
-        family: u32,
-        time: i64,
-        start: i64,
+        cx: &MetricCx<'_, '_>,
+        (time, start): (i64, i64),
         stale: bool,
         scratch: &'s mut Scratch,
     ) -> Option<(Pen<'e>, &'s mut Scratch)> {
         let version = self.version();
         let RemoteEncoder { series, shards, .. } = self;
-        let block = series.block(placed);
+        let (block, known, symbols, clash) = series.written(placed, cx.family, cx.resource.partition)?;
         let (first, rest) = block.split_at_checked(placed.cuts.0 as usize)?;
         let (second, third) = rest.split_at_checked((placed.cuts.1 - placed.cuts.0) as usize)?;
-        let known = series.families.get(family)?;
         let open = shards.get_mut(placed.shard as usize)?;
-        let symbols = series.store.symbols();
         let labels = [first, second, third];
         let shard = placed.shard as usize;
-        Some((Pen { labels, known, open, symbols, version, shard, time, start, stale }, scratch))
+        let pen = Pen { labels, known, open, symbols, version, shard, time, start, stale, clash, any: false };
+        Some((pen, scratch))
     }
 }
 
@@ -449,9 +455,22 @@ struct Pen<'e> {
     time: i64,
     start: i64,
     stale: bool,
+    clash: Option<Clash<'e>>,
+    /// Whether anything was written.
+    any: bool,
 }
 
 impl Pen<'_> {
+    /// Whether a series is this point's to write.
+    fn is_mine(&mut self, parts: &[&[u8]]) -> bool {
+        let mine = match &mut self.clash {
+            Some(clash) => clash.is_first(self.version, self.symbols, parts, self.time),
+            None => true,
+        };
+        self.any |= mine;
+        mine
+    }
+
     fn sample(&self, bits: u64) -> Sample {
         Sample { bits: if self.stale { STALE } else { bits }, time: self.time, start: self.start }
     }
@@ -460,7 +479,9 @@ impl Pen<'_> {
         let [first, second, third] = self.labels;
         let sample = self.sample(bits);
         let parts = [first, name, second, own, third];
-        self.open.series(self.symbols, &parts, Some(sample), extra, self.known.meta);
+        if self.is_mine(&parts) {
+            self.open.series(self.symbols, &parts, Some(sample), extra, self.known.meta);
+        }
     }
 
     fn classic(
@@ -506,6 +527,12 @@ impl Pen<'_> {
     }
 
     fn native(&mut self, scratch: &mut Scratch) {
+        let [first, second, third] = self.labels;
+        let known = self.known;
+        let parts = [first, &known.names[0], second, third];
+        if !self.is_mine(&parts) {
+            return;
+        }
         let start = if self.version == Version::V2 { self.start } else { 0 };
         scratch.message.clear();
         scratch.native.encode(self.time, start, &mut scratch.message);
@@ -518,9 +545,7 @@ impl Pen<'_> {
         for exemplar in scratch.exemplars.all() {
             self.open.exemplar(self.symbols, exemplar, &mut extra);
         }
-        let [first, second, third] = self.labels;
-        let parts = [first, &self.known.names[0], second, third];
-        self.open.series(self.symbols, &parts, None, &extra, self.known.meta);
+        self.open.series(self.symbols, &parts, None, &extra, known.meta);
         scratch.extra = extra;
     }
 
@@ -534,6 +559,9 @@ impl Pen<'_> {
     }
 
     fn end(self, step: Option<Step>) -> End {
+        if !self.any {
+            return Err("collision");
+        }
         self.open.end_item(step);
         Ok(self.shard)
     }

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use super::body::Version;
-use super::cache::Store;
+use super::cache::{Store, Symbols};
 use super::encoder::{CacheFigures, MetricCx};
-use super::families::{Families, Known, label};
-use super::groups::Groups;
+use super::families::{Families, Form, Known, label};
+use super::groups::{Groups, Order};
 use super::scan::Scan;
-use super::{Exponential, RemoteOptions};
+use super::{Exponential, OutOfOrder, RemoteOptions};
 use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
 use crate::pdata::fields::{exponential_histogram_point, histogram_point, number_point, summary_point};
 use crate::pdata::metrics::{Kind, Metric};
@@ -41,6 +41,11 @@ pub(super) struct Series {
     secret: [u8; 192],
     shards: u32,
     exponential: Exponential,
+    /// Whether series that several metrics make are told apart. Not where late samples are wanted, and not where
+    /// samples may come again because their sender waits.
+    single: bool,
+    /// Whether 2.0 makes native histograms of histograms, and keeps the classic form too.
+    native_histograms: Option<bool>,
     /// Whether delta temporality is converted.
     accumulates: bool,
     cap: usize,
@@ -69,7 +74,7 @@ pub(super) struct ResourceCx<'a> {
     /// The earliest and the latest time of its samples, milliseconds.
     pub times: (i64, i64),
     hash: u128,
-    partition: u64,
+    pub partition: u64,
     labels: Option<Resource>,
     scope: Option<(u128, Scope)>,
 }
@@ -96,6 +101,8 @@ impl Series {
             secret: secret(),
             shards: options.shards.max(1) as u32,
             exponential: options.exponential,
+            single: options.out_of_order == OutOfOrder::Drop && !options.senders_wait,
+            native_histograms: options.custom_buckets.then_some(options.keep_classic),
             accumulates: options.delta.is_some(),
             cap,
             block: Vec::new(),
@@ -230,7 +237,17 @@ impl Series {
             Ok(family) => (family, (metric.temporality == DELTA && !self.accumulates).then_some("delta")),
             Err(why) => (Family::default(), Some(why.reason())),
         };
-        Ok(self.families.insert(key, Known::new(family, metric.description, skip)))
+        let form = match metric.kind {
+            Kind::Histogram => match self.native_histograms.filter(|_| self.version == Version::V2) {
+                None => Form::Classic,
+                Some(true) => Form::Both,
+                Some(false) => Form::Single,
+            },
+            Kind::ExponentialHistogram if self.exponential == Exponential::Classic => Form::Classic,
+            Kind::Summary => Form::Summary,
+            _ => Form::Single,
+        };
+        Ok(self.families.insert(key, Known::new(family, metric.description, skip), form))
     }
 
     /// The series of a point.
@@ -255,15 +272,6 @@ impl Series {
             return Ok(Placed { key, group, shard, cuts, at: Some(at) });
         }
         self.make(key, cx, point)
-    }
-
-    /// The labels of a placed point.
-    #[inline]
-    pub fn block(&self, placed: &Placed) -> &[u8] {
-        match placed.at {
-            Some(at) => self.store.entry(at).map(|(_, block)| block).unwrap_or_default(),
-            None => &self.block,
-        }
     }
 
     fn gather(&mut self, kind: Kind, point: &[u8]) -> Result<(), WireError> {
@@ -389,6 +397,27 @@ impl Series {
         Ok(target)
     }
 
+    /// What is needed to write the series of a placed point: its labels, its family, and, if that clashes with
+    /// another, the order of single series.
+    pub fn written(
+        &mut self,
+        placed: &Placed,
+        family: u32,
+        partition: u64,
+    ) -> Option<(&[u8], &Known, &Symbols, Option<Clash<'_>>)> {
+        let block = match placed.at {
+            Some(at) => self.store.entry(at)?.1,
+            None => &self.block,
+        };
+        let known = self.families.get(family)?;
+        let clash = (known.clashes && self.single).then_some(Clash {
+            groups: &mut self.groups,
+            secret: &self.secret,
+            partition,
+        });
+        Some((block, known, self.store.symbols(), clash))
+    }
+
     /// The family of `target_info`, ready to be written.
     pub fn target_family(&mut self) -> u32 {
         let at = match self.families.find(TARGET_INFO) {
@@ -400,7 +429,7 @@ impl Series {
                     help: "Target metadata".to_owned(),
                     unit: String::new(),
                 };
-                self.families.insert(TARGET_INFO, Known::new(family, b"", None))
+                self.families.insert(TARGET_INFO, Known::new(family, b"", None), Form::Single)
             }
         };
         if let Some(known) = self.families.get_mut(at) {
@@ -412,6 +441,34 @@ impl Series {
     /// 1.0 metadata of what came since it was last told, in messages of about `max` bytes at most.
     pub fn tell(&mut self, max: usize) -> Vec<Vec<u8>> {
         self.families.tell(max)
+    }
+}
+
+/// The order of single series, for metrics that have series of one name.
+pub(super) struct Clash<'e> {
+    groups: &'e mut Groups,
+    secret: &'e [u8; 192],
+    partition: u64,
+}
+
+impl Clash<'_> {
+    /// Whether a series has nothing as new yet: whoever comes first at a time has it.
+    pub fn is_first(&mut self, version: Version, symbols: &Symbols, parts: &[&[u8]], time: i64) -> bool {
+        // Apart from the names of groups, which begin with a partition alone.
+        let mut buffer = b"one series".to_vec();
+        buffer.extend_from_slice(&self.partition.to_le_bytes());
+        for part in parts {
+            if version == Version::V1 {
+                buffer.extend_from_slice(part);
+                continue;
+            }
+            for id in part.chunks_exact(4).filter_map(|id| id.try_into().ok()) {
+                buffer.extend_from_slice(symbols.get(u32::from_le_bytes(id)));
+                buffer.push(0xff);
+            }
+        }
+        let group = self.groups.intern(xxh3_128_with_secret(&buffer, self.secret));
+        matches!(self.groups.advance(group, time), Order::Newer(_))
     }
 }
 

@@ -528,3 +528,36 @@ fn what_was_not_delivered_may_come_again() {
     assert!(rig.bodies(&[input]).is_empty());
     assert_eq!(rig.dropped, [(1, "out_of_order"), (1, "duplicate")]);
 }
+
+#[test]
+fn of_metrics_with_series_of_one_name_the_first_has_it() {
+    let point = |at: u64| HistogramDataPoint {
+        explicit_bounds: vec![1.0],
+        bucket_counts: vec![1, 1],
+        count: 2,
+        sum: Some(3.0),
+        time_unix_nano: (NOW + at) * 1_000_000,
+        ..Default::default()
+    };
+    let both = |at| {
+        let data = Histogram { data_points: vec![point(at)], aggregation_temporality: 2 };
+        let gauge = metric("x.count", "", gauge(vec![number(&[], 7.0, at)]));
+        request(R2, vec![metric("x", "", Data::Histogram(data)), gauge])
+    };
+    for version in [Version::V1, Version::V2] {
+        let mut rig = Rig::new(options(version));
+        // It shows when the second comes.
+        assert_eq!(rig.text(&[both(0)]).len(), 5);
+        for at in [10, 20] {
+            let got = rig.text(&[both(at)]);
+            let counts: Vec<&String> = got.iter().filter(|l| l.starts_with("x_count")).collect();
+            assert_eq!(
+                (got.len(), counts),
+                (4, vec![&format!("x_count{{job=\"api\"}} 2 @{at}")]),
+                "{version:?}"
+            );
+            assert_eq!(rig.dropped, [(1, "collision")]);
+            rig.dropped.clear();
+        }
+    }
+}
