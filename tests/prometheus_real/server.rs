@@ -77,8 +77,11 @@ struct QueryResult {
     timeseries: Vec<TimeSeries>,
 }
 
-/// The program, fetched once where there is none.
+/// The program: what `TIDEGATE_PROMETHEUS` names, such as a newer release, or what is in `PATH`, or fetched once.
 fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("TIDEGATE_PROMETHEUS") {
+        return named.into();
+    }
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -3,14 +3,13 @@
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, Uri};
 use prost::Message;
 
 use super::histogram;
 use super::wire::{self, Histogram, MetricMetadata, Request2, Sample, WriteRequest};
-use super::{Exemplar, Findings, Labels, Metadata, ORDINARY_NAN, STALE, Version};
+use super::{Exemplar, Findings, Labels, Metadata, ORDINARY_NAN, STALE, Version, now};
 
 /// Largest request, compressed and not, that the usual receivers take.
 const MAX_BYTES: usize = 32 << 20;
@@ -64,11 +63,6 @@ pub struct Part {
     pub exemplars: Vec<Exemplar>,
     /// In 2.0.
     pub metadata: Option<Metadata>,
-}
-
-/// Milliseconds since the epoch.
-pub fn now() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 /// Checks a whole request; `None` when it cannot be read.

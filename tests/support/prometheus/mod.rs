@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, Uri};
 use tokio::net::TcpListener;
 
-pub use check::{Decoded, Part, Rules, now};
+pub use check::{Decoded, Part, Rules};
 pub use store::Series;
 pub use wire::MetricMetadata;
 
@@ -262,6 +262,11 @@ impl Receiver {
     pub fn metadata(&self) -> BTreeMap<String, MetricMetadata> {
         self.shared.state.lock().unwrap().store.metadata.clone()
     }
+}
+
+/// Milliseconds since the epoch.
+pub fn now() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
 /// Holds one request against the rules that need no memory of others.
