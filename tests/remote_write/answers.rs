@@ -139,7 +139,8 @@ async fn bad_series_are_dropped_alone() {
 async fn what_is_too_large_is_sent_in_parts() {
     let receiver = Receiver::start(Options::default()).await;
     receiver.script([Then::Refuse(413, None), Then::Refuse(413, None), Then::Refuse(413, None)]);
-    let mut agent = agent(&receiver, &[]);
+    // One line, so that no request has a single series.
+    let mut agent = agent(&receiver, &["remote_write_queue: {num_consumers: 1}"]);
     let base = now() - 60_000;
     let lost = run(&receiver, &mut agent, base, 2).await;
     assert_eq!((stored(&receiver), lost), (all(base, 2), BTreeMap::new()));

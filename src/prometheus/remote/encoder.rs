@@ -19,7 +19,7 @@ use crate::pdata::{Batch, ClientInfo};
 use crate::prometheus::delta::Accumulator;
 use crate::telemetry::Metrics;
 
-/// How often 1.0 sends metadata.
+/// How often 1.0 sends metadata again.
 const METADATA_EVERY: Duration = Duration::from_secs(60);
 /// How far apart `target_info` samples are within one batch: half of Prometheus' default look-back.
 const TARGET_INFO_STEP: i64 = 150_000;
@@ -298,9 +298,12 @@ impl ShardEncoder for RemoteEncoder {
         if let Some(gauges) = &mut self.gauges {
             gauges.show(figures, streams);
         }
-        if self.options.metadata && self.version == Version::V1 && self.told.elapsed() >= METADATA_EVERY {
-            self.told = Instant::now();
-            for message in self.series.tell(self.options.max_bytes) {
+        if self.options.metadata && self.version == Version::V1 {
+            let again = self.told.elapsed() >= METADATA_EVERY;
+            if again {
+                self.told = Instant::now();
+            }
+            for message in self.series.families.tell(again, self.options.max_bytes) {
                 out.extra(0, WriteBody::metadata(&message));
             }
         }

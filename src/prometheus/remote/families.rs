@@ -42,6 +42,8 @@ pub(super) struct Known {
     generation: Option<u64>,
     /// Whether it came since its metadata was last told.
     pub seen: bool,
+    /// Whether its metadata was ever told, as it is now.
+    told: bool,
     /// Whether another metric has series of the same names, so that each series must be looked at by itself.
     pub clashes: bool,
     /// The names of its series.
@@ -138,12 +140,13 @@ impl Families {
         *self = Families::default();
     }
 
-    /// The 1.0 metadata of all families that came since they were last told, in messages of about `max` bytes at
-    /// most.
-    pub fn tell(&mut self, max: usize) -> Vec<Vec<u8>> {
+    /// The 1.0 metadata of families that were never told, and with `again` of all that came since they were, in
+    /// messages of about `max` bytes at most.
+    pub fn tell(&mut self, again: bool, max: usize) -> Vec<Vec<u8>> {
         let (mut messages, mut out, mut message) = (Vec::new(), Vec::new(), Vec::new());
-        for known in self.known.iter_mut().filter(|k| k.seen && k.skip.is_none()) {
-            known.seen = false;
+        let due = |known: &&mut Known| known.skip.is_none() && known.seen && (again || !known.told);
+        for known in self.known.iter_mut().filter(due) {
+            (known.seen, known.told) = (false, true);
             message.clear();
             varint_field(1, known.family.kind as u64, &mut message);
             put_bytes(&mut message, 2, known.family.name.as_bytes());
@@ -177,6 +180,7 @@ impl Known {
             meta: Meta::default(),
             generation: None,
             seen: true,
+            told: false,
             clashes: false,
             series: Vec::new(),
         }
@@ -187,6 +191,7 @@ impl Known {
     pub fn redescribe(&mut self, description: &[u8]) {
         self.description = description.to_vec();
         self.family.help = String::from_utf8_lossy(description).into_owned();
+        self.told = false;
         self.generation = None;
     }
 

@@ -437,11 +437,6 @@ impl Series {
         }
         at
     }
-
-    /// 1.0 metadata of what came since it was last told, in messages of about `max` bytes at most.
-    pub fn tell(&mut self, max: usize) -> Vec<Vec<u8>> {
-        self.families.tell(max)
-    }
 }
 
 /// The order of single series, for metrics that have series of one name.
