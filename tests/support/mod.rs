@@ -20,6 +20,7 @@ pub mod agent;
 pub mod grpc;
 pub mod http;
 pub mod load;
+pub mod loki;
 pub mod otlp;
 pub mod payload;
 pub mod process;
