@@ -24,7 +24,7 @@ use http::HeaderMap;
 use tokio::net::TcpListener;
 
 pub use check::Limits;
-pub use decode::{Entry, Stream};
+pub use decode::Entry;
 pub use query::Row;
 
 use super::loopback;
