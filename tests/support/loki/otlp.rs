@@ -186,11 +186,9 @@ fn flatten(attributes: &[KeyValue]) -> Result<Labels, Refusal> {
 }
 
 fn flatten_into(all: &mut Labels, parent: &str, kv: &KeyValue) -> Result<(), Refusal> {
-    let own = labels::normalise(&kv.key)
-        .ok_or_else(|| Refusal::new(400, format!("the name {:?} cannot be normalised", kv.key)))?;
-    let joined = if parent.is_empty() { own } else { format!("{parent}_{own}") };
-    // Joined, a run of underscores may have come about.
-    let name = labels::normalise(&joined).unwrap_or(joined);
+    let path = if parent.is_empty() { kv.key.clone() } else { format!("{parent}_{}", kv.key) };
+    let name = labels::normalise(&path)
+        .ok_or_else(|| Refusal::new(400, format!("the name {path:?} cannot be normalised")))?;
     match kv.value.as_ref().and_then(|v| v.value.as_ref()) {
         Some(Value::KvlistValue(list)) => {
             list.values.iter().try_for_each(|inner| flatten_into(all, &name, inner))
