@@ -380,7 +380,9 @@ impl RemoteEncoder {
         }
         if let Some(open) = shards.get_mut(shard) {
             let sample = Sample { bits: 1f64.to_bits(), time, start: 0 };
+            let start = open.series_size();
             open.series(series.store.symbols(), &[block], Some(sample), &[], meta);
+            open.end_extra(start);
         }
         shard
     }
