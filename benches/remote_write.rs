@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench remote_write`; arguments: `--series 100000,1000000`, `--labels 10,30`, `--rounds 5`,
 //! `--versions 1,2`, `--no-send`, `--no-plain`. CPU nanoseconds a sample of the thread that does the work, the best
-//! of the rounds; resident memory is what the encoder's caches added.
+//! of the rounds; resident memory is what knowing the series added.
 //!
 //! A series has the labels that are asked for: `__name__`, `job`, `instance`, and the rest from its attributes.
 //! Requests hold 1,000 points, 50 of each of 20 metrics, of one of 50 resources.
@@ -42,6 +42,10 @@ const NOW: u64 = 1_700_000_000_000_000_000;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|a| a == "--memory") {
+        let number = |n: usize| args[at + n].parse::<usize>().unwrap();
+        return memory(number(1), number(2), if number(3) == 1 { Version::V1 } else { Version::V2 });
+    }
     let list = |name: &str, default: &str| -> Vec<usize> {
         let given = args.iter().position(|a| a == name).and_then(|at| args.get(at + 1));
         given.map_or(default, String::as_str).split(',').map(|n| n.parse().unwrap()).collect()
@@ -66,7 +70,7 @@ fn main() {
 }
 
 fn measure(load: &mut Load, version: Version, series: usize, labels: usize, rounds: usize, send: bool) {
-    let before = resident();
+    let held = memory_of_a_process(series, labels, version);
     let mut encoder = RemoteEncoder::new(options(version));
     let mut report = Report::new(encoder.shards());
     // Requests are dropped as they are closed, as in the agent. With `keep` one round's are kept.
@@ -99,7 +103,6 @@ fn measure(load: &mut Load, version: Version, series: usize, labels: usize, roun
         per(encoding, series)
     };
     let miss = run(load, &mut encoder, &mut None);
-    let held = resident().saturating_sub(before);
     let hit = (0..rounds).map(|_| run(load, &mut encoder, &mut None)).fold(f64::MAX, f64::min);
     let mut kept = Some(Vec::new());
     run(load, &mut encoder, &mut kept);
@@ -122,8 +125,34 @@ fn measure(load: &mut Load, version: Version, series: usize, labels: usize, roun
         hit - hash - snappy,
         plain_bytes as f64 / series as f64,
         wire as f64 / series as f64,
-        held as f64 / (1 << 20) as f64 / series as f64 * 1e6,
+        held / f64::from(1 << 20) / series as f64 * 1e6,
     );
+}
+
+/// Prints how many bytes knowing so many series takes, as the system counts them. In a process of its own, which
+/// makes one request at a time.
+fn memory(series: usize, labels: usize, version: Version) {
+    let mut encoder = RemoteEncoder::new(options(version));
+    let mut report = Report::new(encoder.shards());
+    let mut before = 0;
+    for at in 0..series / POINTS {
+        let batch = batch(request(at, labels).encode_to_vec());
+        encoder.encode(&batch, &mut report.output());
+        report.clear();
+        if at == 0 {
+            before = resident();
+        }
+    }
+    println!("{}", resident() - before);
+}
+
+fn memory_of_a_process(series: usize, labels: usize, version: Version) -> f64 {
+    let version = if version == Version::V1 { "1" } else { "2" };
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--memory", &series.to_string(), &labels.to_string(), version])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
 }
 
 /// Compresses messages piece by piece, as the encoder does while they grow.
