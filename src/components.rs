@@ -12,6 +12,7 @@ use crate::exporters::file::{self, FileConfig};
 use crate::exporters::nop::{self, NopConfig};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
+use crate::exporters::prometheus::{self, PrometheusConfig};
 use crate::exporters::prometheus_remote_write::{self, RemoteWriteConfig};
 use crate::extensions::basicauth::{self, BasicAuthConfig};
 use crate::extensions::bearertokenauth::{self, BearerTokenAuthConfig};
@@ -243,6 +244,8 @@ pub static COMPONENTS: &[Component] = &[
         "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
     row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,
         "Sends OTLP over HTTP, as protobuf or JSON.", OtlpHttpConfig, otlp_http::build),
+    row!(Exporter, "prometheus", aliases [], Beta, &[Signal::Metrics],
+        "Shows metrics on a page that Prometheus scrapes.", PrometheusConfig, prometheus::build),
     row!(Exporter, "prometheus_remote_write", aliases ["prometheusremotewrite"], Beta, &[Signal::Metrics],
         "Sends metrics to Prometheus and whatever speaks its remote write protocol, 1.0 or 2.0.",
         RemoteWriteConfig, prometheus_remote_write::build),

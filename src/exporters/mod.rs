@@ -9,6 +9,7 @@ pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;
 mod own_thread;
+pub mod prometheus;
 pub mod prometheus_remote_write;
 #[cfg(test)]
 mod testing;

@@ -15,6 +15,7 @@ use super::cache::Symbols;
 use super::snappy::{BLOCK, Snappy};
 use super::wire::{fixed64_field, varint_field};
 use crate::pdata::wire::{put_bytes, put_varint, varint_len};
+use crate::prometheus::exemplars::ExemplarText;
 
 /// A float sample.
 #[derive(Debug, Clone, Copy)]
@@ -36,14 +37,6 @@ pub(super) struct Meta {
     pub help: u32,
     /// Symbol of the unit.
     pub unit: u32,
-}
-
-/// One exemplar, its labels sorted.
-#[derive(Debug, Default)]
-pub(super) struct ExemplarText {
-    pub labels: Vec<(String, String)>,
-    pub bits: u64,
-    pub time: i64,
 }
 
 /// One request being filled.

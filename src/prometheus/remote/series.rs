@@ -16,13 +16,13 @@ use super::cache::{Store, Symbols};
 use super::encoder::{CacheFigures, MetricCx};
 use super::families::{Families, Form, Known, label};
 use super::groups::{Groups, Order};
-use super::scan::Scan;
 use super::{Exponential, OutOfOrder, RemoteOptions};
 use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
 use crate::pdata::fields::{exponential_histogram_point, histogram_point, number_point, summary_point};
 use crate::pdata::metrics::{Kind, Metric};
 use crate::pdata::wire::{Cursor, WireError, put_bytes};
 use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
+use crate::prometheus::scan::Scan;
 
 /// The key of the family of `target_info`.
 pub(super) const TARGET_INFO: u128 = 0;

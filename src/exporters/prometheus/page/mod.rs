@@ -1,0 +1,220 @@
+//! One page, written in parts: the lock on the state is held for one part, and a page takes no more memory than
+//! that, however many series there are.
+//!
+//! Families come in order of their names and series in order of their labels, so a page can go on where it was
+//! although the state has changed in between. What came behind the place is shown, what came before it is not.
+
+#[cfg(test)]
+mod tests;
+pub mod text;
+
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use self::text::{TextWriter, escape_labels, escape_metric, is_old_metric_name};
+use super::negotiate::{Escaping, Format};
+use super::state::State;
+use super::state::series::{Group, Series};
+use crate::prometheus::map::MetricType;
+
+/// A part ends when it has this many bytes.
+pub const PART: usize = 64 << 10;
+/// A part ends when it has passed this many slots, shown or not.
+const VISITS: usize = 4096;
+
+/// A page that is being written.
+pub struct Page {
+    state: Arc<Mutex<State>>,
+    format: Format,
+    text: TextWriter,
+    /// Series last seen before this are not shown.
+    alive: u64,
+    place: Place,
+    /// Names that were shown, where different families could come to have the same.
+    shown: HashSet<String>,
+    /// Hashes of labels that were shown of this family, where different ones could become the same.
+    series: HashSet<String>,
+    labels: String,
+    /// Whether names have to be escaped.
+    escapes: bool,
+}
+
+/// How a family appears.
+#[derive(Debug, Clone, Default)]
+pub struct Head {
+    /// The name in comments.
+    pub family: String,
+    /// The name of its samples, without a suffix.
+    pub sample: String,
+    /// Whether the names must be in quotes.
+    pub quoted: bool,
+    /// The type as the format says it.
+    pub word: &'static str,
+    /// The type.
+    pub kind: MetricType,
+}
+
+/// Where a page goes on.
+enum Place {
+    /// With the first family after this name.
+    After(Option<Arc<str>>),
+    /// Within a family: its name, its number, the labels shown last, how it appears once that was written.
+    Within(Arc<str>, u64, Option<Arc<str>>, Option<Head>),
+    /// There is nothing more.
+    End,
+}
+
+impl Page {
+    /// A page of what the state has at `now`.
+    pub fn new(state: Arc<Mutex<State>>, format: Format, timestamps: bool, now: u64) -> Self {
+        let (alive, utf8) = {
+            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            (state.alive_since(now), state.has_utf8_names())
+        };
+        Page {
+            state,
+            format,
+            text: TextWriter::new(format, timestamps),
+            alive,
+            place: Place::After(None),
+            shown: HashSet::new(),
+            series: HashSet::new(),
+            labels: String::new(),
+            escapes: utf8 && format.escaping == Escaping::Underscores,
+        }
+    }
+
+    /// Appends the next part; `false` when it was the last one.
+    pub fn part(&mut self, out: &mut String) -> bool {
+        let shared = self.state.clone();
+        let state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = out.len();
+        let mut visits = 0;
+        loop {
+            match std::mem::replace(&mut self.place, Place::End) {
+                Place::End => return false,
+                Place::After(name) => {
+                    let from = name.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                    match state.series.family(from) {
+                        Some((name, group)) => {
+                            self.series.clear();
+                            self.place = Place::Within(name.clone(), group.id, None, None);
+                        }
+                        None => {
+                            if self.format.is_open() {
+                                out.push_str("# EOF\n");
+                            }
+                            return false;
+                        }
+                    }
+                }
+                Place::Within(name, id, labels, head) => {
+                    let found = state.series.family(Bound::Included(&name));
+                    let group = found.filter(|(found, group)| **found == name && group.id == id);
+                    let Some((_, group)) = group else {
+                        self.place = Place::After(Some(name));
+                        continue;
+                    };
+                    let limits = (start + PART, &mut visits);
+                    self.place = self.family(&state.series, (&name, group), labels, head, limits, out);
+                    if out.len() >= start + PART || visits >= VISITS {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes series of a family and says where to go on.
+    fn family(
+        &mut self,
+        series: &Series,
+        (name, group): (&Arc<str>, &Group),
+        mut labels: Option<Arc<str>>,
+        mut head: Option<Head>,
+        (end, visits): (usize, &mut usize),
+        out: &mut String,
+    ) -> Place {
+        let done = || Place::After(Some(name.clone()));
+        for at in group.after(labels.clone().as_deref()) {
+            if out.len() >= end || *visits >= VISITS {
+                return Place::Within(name.clone(), group.id, labels, head);
+            }
+            *visits += 1;
+            let Some(slot) = series.get(at) else { continue };
+            labels = Some(slot.labels.clone());
+            if slot.seen < self.alive {
+                continue;
+            }
+            let head = match &mut head {
+                Some(head) => head,
+                none => {
+                    let Some(made) = self.head(series, name, group.kind) else { return done() };
+                    self.text.head(&made, &group.help, &group.unit, out);
+                    none.insert(made)
+                }
+            };
+            if !self.escapes {
+                self.text.slot(head, slot, None, out);
+                continue;
+            }
+            escape_labels(&slot.labels, &mut self.labels);
+            if self.series.insert(self.labels.clone()) {
+                self.text.slot(head, slot, Some(&self.labels), out);
+            }
+        }
+        done()
+    }
+
+    /// How a family appears; `None` if it cannot because another one has the name.
+    fn head(&mut self, series: &Series, name: &str, kind: MetricType) -> Option<Head> {
+        let mut sample = name.to_owned();
+        if self.escapes {
+            sample.clear();
+            escape_metric(name, &mut sample);
+        }
+        let mut head =
+            Head { quoted: !is_old_metric_name(&sample), family: sample.clone(), sample, kind, word: "" };
+        if self.format.is_open() {
+            // A name that the rules of the type do not allow is of an unknown type.
+            let mut cut = |suffix: &str, word: &'static str, else_word: &'static str| {
+                let base = head.sample.strip_suffix(suffix).filter(|base| !base.is_empty());
+                match base.filter(|base| !series.is_claimed(base) && !self.shown.contains(*base)) {
+                    Some(base) => (head.family, head.word) = (base.to_owned(), word),
+                    None => head.word = else_word,
+                }
+            };
+            match kind {
+                MetricType::Counter => cut("_total", "counter", "unknown"),
+                MetricType::Info => cut("_info", "info", "gauge"),
+                MetricType::StateSet => head.word = "gauge",
+                kind => head.word = kind.word(),
+            }
+        } else {
+            head.word = match kind {
+                MetricType::Unknown => "untyped",
+                MetricType::Info | MetricType::StateSet => "gauge",
+                kind => kind.word(),
+            };
+        }
+        if self.format.is_open() || self.escapes {
+            let names = || super::state::series::sample_names(&head.sample, kind);
+            if self.shown.contains(&head.family) || names().any(|name| self.shown.contains(&name)) {
+                tracing::debug!(metric = name, "not shown: another metric has its name on this page");
+                return None;
+            }
+            let names: Vec<String> = names().collect();
+            self.shown.extend(names);
+            self.shown.insert(head.family.clone());
+        }
+        Some(head)
+    }
+}
+
+impl Head {
+    /// Whether the format knows the family as what it is.
+    pub fn is_typed(&self) -> bool {
+        self.word == self.kind.word()
+    }
+}
