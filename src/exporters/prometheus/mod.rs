@@ -71,12 +71,6 @@ pub fn build(
 
 impl Prometheus {
     fn new(config: &PrometheusConfig, signal: Signal, cx: &BuildContext) -> Self {
-        let options = Options {
-            map: config.mapping(),
-            expiration: config.metric_expiration,
-            max_series: usize::try_from(config.max_series).unwrap_or(1).max(1),
-            exemplars: config.enable_open_metrics,
-        };
         let help = "Series that the page of a prometheus exporter has.";
         let gauge = cx.metrics.gauge("tidegate_prometheus_series", help, &["exporter"]);
         Prometheus {
@@ -84,7 +78,7 @@ impl Prometheus {
             config: config.clone(),
             items: ExporterItems::new(&cx.metrics, &cx.id, signal),
             series: gauge.map(|family| family.with_label_values(&[&cx.id])),
-            state: Arc::new(Mutex::new(State::new(options))),
+            state: Arc::new(Mutex::new(State::new(options_of(config)))),
             clock: Clock::start(),
             logged: Mutex::default(),
             server: tokio::sync::Mutex::default(),
@@ -209,6 +203,15 @@ impl Clock {
     /// Milliseconds since the start.
     pub fn millis(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn options_of(config: &PrometheusConfig) -> Options {
+    Options {
+        map: config.mapping(),
+        expiration: config.metric_expiration,
+        max_series: usize::try_from(config.max_series).unwrap_or(1).max(1),
+        exemplars: config.enable_open_metrics,
     }
 }
 

@@ -129,3 +129,68 @@ fn quality(part: &str) -> Option<f64> {
 fn list(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        [(name, value.parse().unwrap())].into_iter().collect()
+    }
+
+    #[test]
+    fn the_best_that_a_scraper_takes() {
+        const PROMETHEUS_3: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+            application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+            text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,\
+            application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        use Escaping::{AllowUtf8, Underscores};
+        use Media::{Open, Open0, Text, Text1};
+        for (accept, open, media, escaping) in [
+            ("", true, Text, Underscores),
+            ("*/*", true, Text, Underscores),
+            ("image/png", true, Text, Underscores),
+            (PROMETHEUS_3, true, Open, AllowUtf8),
+            (PROMETHEUS_3, false, Text1, AllowUtf8),
+            (PROMETHEUS_2, true, Open, Underscores),
+            (PROMETHEUS_2, false, Text, Underscores),
+            ("application/openmetrics-text", true, Open, Underscores),
+            ("Application/OpenMetrics-Text; Version=1.0.0; Q=0.1, text/plain;q=0.5", true, Text, Underscores),
+            ("application/openmetrics-text; version=2.0.0", true, Text, Underscores),
+            ("application/openmetrics-text; version=0.0.1; escaping=allow-utf-8", true, Open0, Underscores),
+            ("text/plain; version=\"1.0.0\"; escaping=allow-utf-8", true, Text1, AllowUtf8),
+            ("text/plain; version=0.0.4; escaping=allow-utf-8", true, Text, AllowUtf8),
+            ("text/plain; escaping=dots", true, Text, Underscores),
+            (
+                "text/plain;version=1.0.0;q=0, text/*;q=x, application/openmetrics-text;q=0.1",
+                true,
+                Open,
+                Underscores,
+            ),
+            ("text/plain;q=0.5, application/openmetrics-text;q=0.5", true, Text, Underscores),
+        ] {
+            let headers = if accept.is_empty() { HeaderMap::new() } else { headers(header::ACCEPT, accept) };
+            assert_eq!(Format::of(&headers, open), Format { media, escaping }, "{accept}");
+        }
+        let mut two = headers(header::ACCEPT, "text/plain;q=0.5");
+        two.append(header::ACCEPT, HeaderValue::from_static("application/openmetrics-text"));
+        assert_eq!(Format::of(&two, true).media, Open);
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_take_it() {
+        for (coding, want) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("*", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("identity", false),
+            ("gzipped", false),
+        ] {
+            assert_eq!(takes_gzip(&headers(header::ACCEPT_ENCODING, coding)), want, "{coding}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+}

@@ -5,6 +5,8 @@
 //! although the state has changed in between. What came behind the place is shown, what came before it is not.
 
 #[cfg(test)]
+pub(super) mod strict;
+#[cfg(test)]
 mod tests;
 pub mod text;
 

@@ -265,6 +265,14 @@ impl Series {
         self.groups.range::<str, _>((from, Bound::Unbounded)).next()
     }
 
+    /// Whether nothing at all is left.
+    #[cfg(test)]
+    pub fn is_clear(&self) -> bool {
+        let Series { places, slots, groups, claimed, weight, .. } = self;
+        slots.iter().all(Option::is_none)
+            && (places.len(), groups.len(), claimed.len(), *weight) == (0, 0, 0, 0)
+    }
+
     /// Whether a family, or samples of one, have this name.
     pub fn is_claimed(&self, name: &str) -> bool {
         self.claimed.contains_key(name)
