@@ -22,6 +22,8 @@ pub enum Media {
     Open,
     /// What came before it, which is written the same.
     Open0,
+    /// Length-delimited protobuf.
+    Protobuf,
 }
 
 /// What becomes of names that are no old-style names.
@@ -75,6 +77,14 @@ impl Format {
             (Media::Open, Escaping::AllowUtf8) => {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
             }
+            (Media::Protobuf, Escaping::Underscores) => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                 encoding=delimited; escaping=underscores"
+            }
+            (Media::Protobuf, Escaping::AllowUtf8) => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                 encoding=delimited; escaping=allow-utf-8"
+            }
             (Media::Open0, _) => "application/openmetrics-text; version=0.0.1; charset=utf-8",
         })
     }
@@ -94,11 +104,14 @@ fn parse(range: &str, open: bool) -> Option<(f64, Format)> {
     let mut parts = range.split(';').map(str::trim);
     let name = parts.next()?.to_ascii_lowercase();
     let (mut q, mut version, mut escaping) = (1.0, "", Escaping::Underscores);
+    let (mut proto, mut encoding) = ("", "");
     for part in parts {
         if let Some(given) = quality(part) {
             q = given;
         } else if let Some((key, value)) = part.split_once('=') {
-            match (key.trim(), value.trim().trim_matches('"')) {
+            match (key.trim().to_ascii_lowercase().as_str(), value.trim().trim_matches('"')) {
+                ("proto", value) => proto = value,
+                ("encoding", value) => encoding = value,
                 ("version", value) => version = value,
                 ("escaping", "allow-utf-8") => escaping = Escaping::AllowUtf8,
                 _ => {}
@@ -108,6 +121,11 @@ fn parse(range: &str, open: bool) -> Option<(f64, Format)> {
     let media = match (name.as_str(), version) {
         ("application/openmetrics-text", "1.0.0" | "") if open => Media::Open,
         ("application/openmetrics-text", "0.0.1") if open => Media::Open0,
+        ("application/vnd.google.protobuf", _)
+            if (proto, encoding) == ("io.prometheus.client.MetricFamily", "delimited") =>
+        {
+            Media::Protobuf
+        }
         ("text/plain", "1.0.0") => Media::Text1,
         ("text/plain", "0.0.4" | "") | ("text/*" | "*/*", _) => Media::Text,
         _ => return None,
@@ -145,12 +163,16 @@ mod tests {
             text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,\
             application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+            encoding=delimited;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.2";
         use Escaping::{AllowUtf8, Underscores};
-        use Media::{Open, Open0, Text, Text1};
+        use Media::{Open, Open0, Protobuf, Text, Text1};
         for (accept, open, media, escaping) in [
             ("", true, Text, Underscores),
             ("*/*", true, Text, Underscores),
             ("image/png", true, Text, Underscores),
+            (PROTOBUF, false, Protobuf, AllowUtf8),
+            ("application/vnd.google.protobuf;encoding=text, text/plain;q=0.1", true, Text, Underscores),
             (PROMETHEUS_3, true, Open, AllowUtf8),
             (PROMETHEUS_3, false, Text1, AllowUtf8),
             (PROMETHEUS_2, true, Open, Underscores),

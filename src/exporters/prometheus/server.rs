@@ -61,7 +61,6 @@ pub struct Pages {
 pub struct Scrape {
     page: Page,
     gzip: Option<GzEncoder<Vec<u8>>>,
-    text: String,
     deadline: Option<Instant>,
     done: bool,
     _open: OpenRequest,
@@ -154,7 +153,6 @@ impl Pages {
             _ => Either::Right(Scrape {
                 page: Page::new(self.state.clone(), format, self.timestamps, self.clock.millis()),
                 gzip: gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast())),
-                text: String::new(),
                 deadline: self.timeouts.write().map(|limit| Instant::now() + limit),
                 done: false,
                 _open: open,
@@ -212,12 +210,10 @@ impl Protocol for Pages {
 impl Scrape {
     /// Makes the next part; empty if compression keeps it for the next one.
     fn make(&mut self) -> io::Result<Bytes> {
-        self.text.clear();
-        self.done = !self.page.part(&mut self.text);
-        let Some(mut gzip) = self.gzip.take() else {
-            return Ok(Bytes::from(std::mem::take(&mut self.text)));
-        };
-        gzip.write_all(self.text.as_bytes())?;
+        let (part, more) = self.page.part();
+        self.done = !more;
+        let Some(mut gzip) = self.gzip.take() else { return Ok(Bytes::from(part)) };
+        gzip.write_all(&part)?;
         if self.done {
             return gzip.finish().map(Bytes::from);
         }

@@ -67,11 +67,22 @@ pub fn sum(name: &str, temporality: u32, (start, time): (u64, u64), value: i64) 
 
 /// The whole page, and that it is one by the rules.
 pub fn page(state: &Arc<Mutex<State>>, format: Format, timestamps: bool, now: u64) -> String {
-    let mut page = Page::new(state.clone(), format, timestamps, now);
-    let mut out = String::new();
-    while page.part(&mut out) {}
+    let out = String::from_utf8(bytes(state, format, timestamps, now)).unwrap();
     strict::parse(&out, format.is_open()).unwrap_or_else(|why| panic!("{why}\n--- in ---\n{out}"));
     out
+}
+
+/// The whole page.
+pub fn bytes(state: &Arc<Mutex<State>>, format: Format, timestamps: bool, now: u64) -> Vec<u8> {
+    let mut page = Page::new(state.clone(), format, timestamps, now);
+    let mut out = Vec::new();
+    loop {
+        let (part, more) = page.part();
+        out.extend(part);
+        if !more {
+            return out;
+        }
+    }
 }
 
 /// A state with its pages.

@@ -4,6 +4,7 @@
 //! Families come in order of their names and series in order of their labels, so a page can go on where it was
 //! although the state has changed in between. What came behind the place is shown, what came before it is not.
 
+mod proto;
 #[cfg(test)]
 pub(super) mod strict;
 #[cfg(test)]
@@ -14,8 +15,9 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::proto::ProtoWriter;
 use self::text::{TextWriter, escape_labels, escape_metric, is_old_metric_name};
-use super::negotiate::{Escaping, Format};
+use super::negotiate::{Escaping, Format, Media};
 use super::state::State;
 use super::state::series::{Group, Series};
 use crate::prometheus::map::MetricType;
@@ -29,13 +31,16 @@ const VISITS: usize = 4096;
 pub struct Page {
     state: Arc<Mutex<State>>,
     format: Format,
-    text: TextWriter,
+    writer: Writer,
+    /// The part that is being written.
+    text: String,
+    proto: Vec<u8>,
     /// Series last seen before this are not shown.
     alive: u64,
     place: Place,
     /// Names that were shown, where different families could come to have the same.
     shown: HashSet<String>,
-    /// Hashes of labels that were shown of this family, where different ones could become the same.
+    /// Labels that were shown of this family, where different ones could become the same.
     series: HashSet<String>,
     labels: String,
     /// Whether names have to be escaped.
@@ -55,6 +60,11 @@ pub struct Head {
     pub word: &'static str,
     /// The type.
     pub kind: MetricType,
+}
+
+enum Writer {
+    Text(TextWriter),
+    Proto(ProtoWriter),
 }
 
 /// Where a page goes on.
@@ -77,7 +87,12 @@ impl Page {
         Page {
             state,
             format,
-            text: TextWriter::new(format, timestamps),
+            writer: match format.media {
+                Media::Protobuf => Writer::Proto(ProtoWriter::new(timestamps)),
+                _ => Writer::Text(TextWriter::new(format, timestamps)),
+            },
+            text: String::new(),
+            proto: Vec::new(),
             alive,
             place: Place::After(None),
             shown: HashSet::new(),
@@ -87,11 +102,22 @@ impl Page {
         }
     }
 
-    /// Appends the next part; `false` when it was the last one.
-    pub fn part(&mut self, out: &mut String) -> bool {
+    /// The next part, and whether there are more.
+    pub fn part(&mut self) -> (Vec<u8>, bool) {
+        let more = self.fill();
+        let text = std::mem::take(&mut self.text).into_bytes();
+        let part = if text.is_empty() { std::mem::take(&mut self.proto) } else { text };
+        (part, more)
+    }
+
+    fn size(&self) -> usize {
+        let pending = if let Writer::Proto(proto) = &self.writer { proto.pending() } else { 0 };
+        self.text.len() + self.proto.len() + pending
+    }
+
+    fn fill(&mut self) -> bool {
         let shared = self.state.clone();
         let state = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = out.len();
         let mut visits = 0;
         loop {
             match std::mem::replace(&mut self.place, Place::End) {
@@ -105,7 +131,7 @@ impl Page {
                         }
                         None => {
                             if self.format.is_open() {
-                                out.push_str("# EOF\n");
+                                self.text.push_str("# EOF\n");
                             }
                             return false;
                         }
@@ -118,9 +144,11 @@ impl Page {
                         self.place = Place::After(Some(name));
                         continue;
                     };
-                    let limits = (start + PART, &mut visits);
-                    self.place = self.family(&state.series, (&name, group), labels, head, limits, out);
-                    if out.len() >= start + PART || visits >= VISITS {
+                    self.place = self.family(&state.series, (&name, group), labels, head, &mut visits);
+                    if let Writer::Proto(proto) = &mut self.writer {
+                        proto.flush(&mut self.proto);
+                    }
+                    if self.size() >= PART || visits >= VISITS {
                         return true;
                     }
                 }
@@ -135,12 +163,11 @@ impl Page {
         (name, group): (&Arc<str>, &Group),
         mut labels: Option<Arc<str>>,
         mut head: Option<Head>,
-        (end, visits): (usize, &mut usize),
-        out: &mut String,
+        visits: &mut usize,
     ) -> Place {
         let done = || Place::After(Some(name.clone()));
         for at in group.after(labels.clone().as_deref()) {
-            if out.len() >= end || *visits >= VISITS {
+            if self.size() >= PART || *visits >= VISITS {
                 return Place::Within(name.clone(), group.id, labels, head);
             }
             *visits += 1;
@@ -153,17 +180,24 @@ impl Page {
                 Some(head) => head,
                 none => {
                     let Some(made) = self.head(series, name, group.kind) else { return done() };
-                    self.text.head(&made, &group.help, &group.unit, out);
+                    match &mut self.writer {
+                        Writer::Text(text) => text.head(&made, &group.help, &group.unit, &mut self.text),
+                        Writer::Proto(proto) => proto.head(&made, &group.help, &group.unit),
+                    }
                     none.insert(made)
                 }
             };
-            if !self.escapes {
-                self.text.slot(head, slot, None, out);
-                continue;
+            let mut escaped = None;
+            if self.escapes {
+                escape_labels(&slot.labels, &mut self.labels);
+                if !self.series.insert(self.labels.clone()) {
+                    continue;
+                }
+                escaped = Some(self.labels.as_str());
             }
-            escape_labels(&slot.labels, &mut self.labels);
-            if self.series.insert(self.labels.clone()) {
-                self.text.slot(head, slot, Some(&self.labels), out);
+            match &mut self.writer {
+                Writer::Text(text) => text.slot(head, slot, escaped, &mut self.text),
+                Writer::Proto(proto) => proto.slot(head, slot, escaped),
             }
         }
         done()
