@@ -18,7 +18,9 @@ use crate::prometheus::names::{Namer, TranslationStrategy};
 use crate::receivers::otlp::{CorsConfig, HttpAuthConfig};
 
 config! {
-    /// Shows metrics on a page that Prometheus scrapes, at the path `/metrics`.
+    /// Shows the last value of each series on a page that Prometheus scrapes, at the path `/metrics`. Delta
+    /// temporality is added up. Exponential histograms are native histograms for scrapers that take protobuf, and
+    /// classic buckets in the text formats.
     pub struct PrometheusConfig {
         /// Where to listen: `host:port` or `unix:///path`. Needed. `localhost` is reachable from this machine only;
         /// write `0.0.0.0:8889` to serve others.

@@ -8,7 +8,8 @@
 //! `metric_expiration`, or at once when its point says that nothing was recorded; memory is bounded by `max_series`;
 //! no page holds batches up for longer than one part takes.
 //!
-//! The text formats have no native histograms: exponential ones are shown as classic buckets.
+//! The text formats have no native histograms: exponential ones are shown as classic buckets there, and as native
+//! histograms in protobuf.
 
 mod config;
 mod negotiate;
