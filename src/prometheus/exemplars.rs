@@ -11,7 +11,7 @@ use crate::prometheus::native::ORDINARY_NAN;
 use crate::prometheus::text::value_text;
 
 /// How many characters an exemplar's labels may have, names and values together.
-const MAX_RUNES: usize = 128;
+pub const MAX_RUNES: usize = 128;
 
 /// One exemplar, its labels sorted.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -36,12 +36,13 @@ impl Identity {
         xxh3_128_with_secret(bytes, &self.secret)
     }
 
-    /// The hash of a resource.
+    /// The hash of a resource. Those of different partitions are different.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn resource(&mut self, group: ResourceGroup<'_>) -> Result<u128, WireError> {
+    pub fn resource(&mut self, group: ResourceGroup<'_>, partition: u64) -> Result<u128, WireError> {
         self.buffer.clear();
+        self.buffer.extend_from_slice(&partition.to_le_bytes());
         for message in group.resources() {
             put_bytes(&mut self.buffer, 1, message?);
         }

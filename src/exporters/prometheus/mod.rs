@@ -29,9 +29,12 @@ use tokio::sync::watch;
 pub use self::config::PrometheusConfig;
 use self::server::Pages;
 use self::state::{Options, Outcome, State};
+use super::prometheus_remote_write::{self, RemoteWriteConfig};
 use crate::components::BuildError;
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::{BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
+use crate::prometheus::delta::Limits;
+use crate::prometheus::remote::{Exponential, RemoteOptions};
 use crate::receivers::otlp::server::{Counters, Protocol, Server};
 use crate::telemetry::ExporterItems;
 
@@ -68,6 +71,21 @@ pub fn build(
     cx: &BuildContext,
 ) -> Result<Arc<dyn Exporter>, BuildError> {
     Ok(Arc::new(Prometheus::new(config, signal, cx)))
+}
+
+/// What remote write would be told to make the same series: for who asks what they are called.
+pub fn remote_options(config: &PrometheusConfig) -> RemoteOptions {
+    let limits = Limits {
+        max_streams: usize::try_from(config.max_series).unwrap_or(1),
+        max_stale: config.metric_expiration,
+    };
+    let defaults = prometheus_remote_write::options(&RemoteWriteConfig::default());
+    RemoteOptions {
+        map: config.mapping(),
+        delta: Some(limits),
+        exponential: Exponential::Classic,
+        ..defaults
+    }
 }
 
 impl Prometheus {

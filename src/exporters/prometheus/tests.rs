@@ -310,3 +310,96 @@ async fn series_expire_by_the_clock() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert_eq!((names().len(), gauge.get()), (0, 0));
 }
+
+/// Lets in who says `open`, and knows a query parameter.
+struct Door;
+
+impl crate::net::auth::ServerAuth for Door {
+    fn authenticate(
+        &self,
+        headers: &http::HeaderMap,
+    ) -> Result<Vec<(String, String)>, crate::net::auth::AuthError> {
+        match headers.get("sesame").is_some_and(|word| word == "open") {
+            true => Ok(Vec::new()),
+            false => Err(crate::net::auth::AuthError("no".to_owned())),
+        }
+    }
+}
+
+#[async_trait]
+impl crate::pipeline::Extension for Door {
+    async fn start(&self, _: &RunContext) -> Result<(), StartError> {
+        Ok(())
+    }
+
+    async fn stop(&self) {}
+
+    fn server_auth(&self) -> Option<Arc<dyn crate::net::auth::ServerAuth>> {
+        Some(Arc::new(Door))
+    }
+}
+
+#[tokio::test]
+async fn who_may_scrape_is_asked() {
+    let (cx, metrics) = testing::build_context("prometheus");
+    let (config, _) = config("auth: {authenticator: door, request_params: [sesame]}");
+    let exporter = Prometheus::new(&config, Signal::Metrics, &cx);
+    let mut run = testing::run_context(&metrics);
+    assert!(exporter.start(&run).await.is_err(), "there is no such extension");
+    run.extensions =
+        Arc::new([("door".to_owned(), Arc::new(Door) as Arc<dyn crate::pipeline::Extension>)].into());
+    exporter.start(&run).await.unwrap();
+    let address = exporter.server.lock().await.as_ref().unwrap().address.clone();
+    for (request, status) in [
+        ("GET /metrics HTTP/1.1", "401"),
+        ("GET / HTTP/1.1", "401"),
+        ("GET /metrics HTTP/1.1\r\nsesame: open", "200"),
+        ("GET /metrics?sesame=open HTTP/1.1", "200"),
+    ] {
+        let (head, _) = ask(&address, request).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{request}: {head}");
+    }
+}
+
+#[test]
+fn pages_are_by_the_rules_while_everything_changes() {
+    let rig = Rig::new("metric_expiration: 1s");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..3u64 {
+            let (rig, done) = (&rig, &done);
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(writer);
+                let mut now = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    now += rng.u64(0..300);
+                    let name = format!("m{}", rng.u32(0..4));
+                    let points: Vec<String> = (0..50)
+                        .map(|_| gauge(&name, &attr("n", &rng.u32(0..500).to_string()), now, 1.0))
+                        .collect();
+                    let counter = sum(&name, 2, (0, now + 1), 1);
+                    rig.take(&request(&format!("{},{counter}", points.join(","))), now);
+                    rig.0.lock().unwrap().sweep(0, 100, now);
+                }
+            });
+        }
+        for round in 0..60 {
+            // Parsed, and panics if it is not by the rules.
+            page(&rig.0, if round % 2 == 0 { TEXT } else { OPEN }, true, round);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mut state = rig.0.lock().unwrap();
+    state.sweep(0, usize::MAX / 2, u64::MAX / 2);
+    assert_eq!(state.series.len(), 0);
+    assert!(state.series.is_clear());
+}
+
+#[test]
+fn names_are_told_as_they_are_shown() {
+    let (config, _) = config("translation_strategy: NoTranslation, namespace: n");
+    let mut teller = crate::prometheus::tell::Teller::new(&remote_options(&config));
+    teller.read(&request(&gauge("a.b", &attr("x.y", "1"), 1, 2.0))).unwrap();
+    let told = teller.finish().text();
+    assert!(told.contains("n_a.b") && told.contains("x.y"), "{told}");
+}

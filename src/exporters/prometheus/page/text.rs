@@ -70,8 +70,8 @@ impl TextWriter {
         out.push_str(head.word);
         out.push('\n');
         let ends_with_unit = |name: &str| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
-        // An info metric has no unit.
-        if open && !unit.is_empty() && head.word != "info" && ends_with_unit(&head.family) {
+        // An info metric has no unit, and one in words that break the line is none.
+        if open && is_old_name(unit, true) && head.word != "info" && ends_with_unit(&head.family) {
             start("UNIT", out);
             out.push_str(unit);
             out.push('\n');

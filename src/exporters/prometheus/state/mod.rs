@@ -169,7 +169,7 @@ impl State {
     fn walk(&mut self, request: &[u8], now: u64, outcome: &mut Outcome) -> Result<(), WireError> {
         for group in groups(request) {
             let group = group?;
-            let hash = self.identity.resource(group)?;
+            let hash = self.identity.resource(group, 0)?;
             let mut resource = ResourceCx { group, hash, labels: None, scope: None, latest: None };
             for scope in group.scopes() {
                 let scope = scope?;

@@ -7,7 +7,7 @@ use super::value::{Bounds, Buckets, Classic, MAX_EXEMPLARS, Summary, Value, numb
 use super::{MetricCx, Place, State};
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
 use crate::pdata::wire::WireError;
-use crate::prometheus::exemplars::{ExemplarList, ExemplarText};
+use crate::prometheus::exemplars::{ExemplarList, ExemplarText, MAX_RUNES};
 use crate::prometheus::map::DELTA;
 use crate::prometheus::native::{ORDINARY_NAN, classic};
 use crate::prometheus::scan::Scan;
@@ -295,7 +295,7 @@ impl State {
     }
 
     /// Names the labels of an exemplar as labels are named; what becomes one label keeps the first value.
-    fn name_labels(&self, exemplar: &mut ExemplarText) {
+    pub(super) fn name_labels(&self, exemplar: &mut ExemplarText) {
         for (name, _) in &mut exemplar.labels {
             let mut named = String::new();
             if self.options.map.namer.label(name, &mut named).is_err() {
@@ -306,6 +306,11 @@ impl State {
         exemplar.labels.retain(|(name, _)| !name.is_empty());
         exemplar.labels.sort_by(|a, b| a.0.cmp(&b.0));
         exemplar.labels.dedup_by(|a, b| a.0 == b.0);
+        // Names may have grown.
+        let runes = |(name, value): &(String, String)| name.chars().count() + value.chars().count();
+        if exemplar.labels.iter().map(runes).sum::<usize>() > MAX_RUNES {
+            exemplar.labels.retain(|(name, _)| matches!(name.as_str(), "trace_id" | "span_id"));
+        }
     }
 }
 

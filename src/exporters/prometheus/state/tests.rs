@@ -222,6 +222,25 @@ fn descriptions_follow_the_newest() {
     assert_eq!(rig.families(0)[0].help, "one");
 }
 
+#[test]
+fn exemplars_stay_within_their_bounds() {
+    let state = State::new(options("enable_open_metrics: true"));
+    let mut exemplar = crate::prometheus::exemplars::ExemplarText {
+        labels: vec![
+            ("trace_id".into(), "t".repeat(8)),
+            ("1a".into(), "v".repeat(110)),
+            ("1.a".into(), "w".into()),
+        ],
+        ..Default::default()
+    };
+    state.name_labels(&mut exemplar);
+    assert_eq!(exemplar.labels, [("trace_id".to_owned(), "t".repeat(8))], "key_1a is too long");
+    exemplar.labels.extend([("x.y".into(), "1".into()), ("x_y".into(), "2".into())]);
+    state.name_labels(&mut exemplar);
+    let names: Vec<_> = exemplar.labels.iter().map(|(n, v)| (n.as_str(), v.len())).collect();
+    assert_eq!(names, [("trace_id", 8), ("x_y", 1)]);
+}
+
 /// Every format in which a page can be asked for.
 const FORMATS: [Format; 4] = [
     TEXT,
