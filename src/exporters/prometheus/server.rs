@@ -267,3 +267,60 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::exporters::prometheus::tests::{Rig, config, gauge};
+    use crate::pdata::ClientInfo;
+
+    fn pages(yaml: &str) -> (Pages, Arc<Conn>) {
+        let rig = Rig::new(yaml);
+        rig.store(&gauge("a", "", 1, 1.0), 0);
+        let pages = Pages::new(&config(yaml).0, rig.0, Clock::start(), None);
+        (pages, Conn::new(Arc::new(ClientInfo::default()), mpsc::channel(1).0))
+    }
+
+    fn get(pages: &Pages, conn: &Arc<Conn>) -> Answer {
+        pages.answer(conn, &Request::get("/metrics").body(()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_too_long_is_given_up() {
+        let (pages, conn) = pages("write_timeout: 10s");
+        for (seconds, fine) in [(9, true), (10, false)] {
+            let mut body = get(&pages, &conn).into_body();
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert_eq!(body.frame().await.unwrap().is_ok(), fine, "{seconds} s");
+            assert!(body.frame().await.is_none());
+        }
+        let (pages, conn) = self::pages("write_timeout: 0s");
+        let mut body = get(&pages, &conn).into_body();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert!(body.frame().await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn so_many_scrapes_at_once() {
+        let (pages, conn) = pages("");
+        let mut open: Vec<Answer> = (0..SCRAPES).map(|_| get(&pages, &conn)).collect();
+        assert!(open.iter().all(|answer| answer.status() == StatusCode::OK));
+        assert_eq!(get(&pages, &conn).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(conn.quiet_since(), None, "answers are under way");
+        open.pop();
+        assert_eq!(get(&pages, &conn).status(), StatusCode::OK);
+        open.clear();
+        assert!(conn.quiet_since().is_some());
+    }
+
+    #[test]
+    fn the_shorter_time_holds() {
+        let seconds = Duration::from_secs;
+        for (a, b, want) in [(0, 0, 0), (0, 5, 5), (5, 0, 5), (3, 5, 3), (5, 3, 3)] {
+            assert_eq!(shorter(seconds(a), seconds(b)), seconds(want));
+        }
+    }
+}

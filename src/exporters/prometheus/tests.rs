@@ -189,7 +189,7 @@ fn every_point_is_in_the_books() {
     let request = request(&many.join(","));
     // The last byte is missing, and with it the last point.
     for (bytes, items, want) in
-        [(&request[..], 4, [4, 2, 2, 0]), (&request[..request.len() - 1], 4, [8, 2 + 0, 6, 0])]
+        [(&request[..], 4, [4, 2, 2, 0]), (&request[..request.len() - 1], 4, [8, 2, 6, 0])]
     {
         let (batch, mut verdict) = testing::batch(Signal::Metrics, bytes, items);
         exporter.consume(batch);

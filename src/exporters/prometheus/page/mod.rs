@@ -64,7 +64,7 @@ pub struct Head {
 
 enum Writer {
     Text(TextWriter),
-    Proto(ProtoWriter),
+    Proto(Box<ProtoWriter>),
 }
 
 /// Where a page goes on.
@@ -88,7 +88,7 @@ impl Page {
             state,
             format,
             writer: match format.media {
-                Media::Protobuf => Writer::Proto(ProtoWriter::new(timestamps)),
+                Media::Protobuf => Writer::Proto(Box::new(ProtoWriter::new(timestamps))),
                 _ => Writer::Text(TextWriter::new(format, timestamps)),
             },
             text: String::new(),
