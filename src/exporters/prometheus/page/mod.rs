@@ -118,6 +118,10 @@ impl Page {
     fn fill(&mut self) -> bool {
         let shared = self.state.clone();
         let state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!((&self.place, &self.writer), (Place::Within(..), Writer::Text(_))) {
+            // The part before was a whole one.
+            self.text.reserve(PART + PART / 8);
+        }
         let mut visits = 0;
         loop {
             match std::mem::replace(&mut self.place, Place::End) {
@@ -161,18 +165,19 @@ impl Page {
         &mut self,
         series: &Series,
         (name, group): (&Arc<str>, &Group),
-        mut labels: Option<Arc<str>>,
+        labels: Option<Arc<str>>,
         mut head: Option<Head>,
         visits: &mut usize,
     ) -> Place {
         let done = || Place::After(Some(name.clone()));
-        for at in group.after(labels.clone().as_deref()) {
+        let mut last: Option<&Arc<str>> = None;
+        for at in group.after(labels.as_deref()) {
             if self.size() >= PART || *visits >= VISITS {
-                return Place::Within(name.clone(), group.id, labels, head);
+                return Place::Within(name.clone(), group.id, last.cloned().or(labels), head);
             }
             *visits += 1;
             let Some(slot) = series.get(at) else { continue };
-            labels = Some(slot.labels.clone());
+            last = Some(&slot.labels);
             if slot.seen < self.alive {
                 continue;
             }
