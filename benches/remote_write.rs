@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench remote_write`; arguments: `--series 100000,1000000`, `--labels 10,30`, `--rounds 5`,
 //! `--versions 1,2`, `--no-send`, `--no-plain`. CPU nanoseconds a sample of the thread that does the work, the best
-//! of the rounds; resident memory is what the encoder's caches added.
+//! of the rounds; resident memory is what knowing the series added.
 //!
 //! A series has the labels that are asked for: `__name__`, `job`, `instance`, and the rest from its attributes.
 //! Requests hold 1,000 points, 50 of each of 20 metrics, of one of 50 resources.
@@ -42,6 +42,10 @@ const NOW: u64 = 1_700_000_000_000_000_000;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|a| a == "--memory") {
+        let number = |n: usize| args[at + n].parse::<usize>().unwrap();
+        return memory(number(1), number(2), if number(3) == 1 { Version::V1 } else { Version::V2 });
+    }
     let list = |name: &str, default: &str| -> Vec<usize> {
         let given = args.iter().position(|a| a == name).and_then(|at| args.get(at + 1));
         given.map_or(default, String::as_str).split(',').map(|n| n.parse().unwrap()).collect()
@@ -66,17 +70,19 @@ fn main() {
 }
 
 fn measure(load: &mut Load, version: Version, series: usize, labels: usize, rounds: usize, send: bool) {
-    let before = resident();
+    let held = memory_of_a_process(series, labels, version);
     let mut encoder = RemoteEncoder::new(options(version));
     let mut report = Report::new(encoder.shards());
     // Requests are dropped as they are closed, as in the agent. With `keep` one round's are kept.
     let mut run = |load: &mut Load, encoder: &mut RemoteEncoder, keep: &mut Option<Vec<WriteBody>>| {
-        let batches = load.next_batches();
+        load.step += 1;
         let mut encoding = Duration::ZERO;
         let mut samples = 0;
-        for at in 0..=batches.len() {
+        for at in 0..=load.encoded.len() {
+            // As if it had just been received.
+            let batch = load.batch(at);
             let start = cpu();
-            match batches.get(at) {
+            match &batch {
                 Some(batch) => encoder.encode(batch, &mut report.output()),
                 None => {
                     for shard in 0..encoder.shards() {
@@ -99,7 +105,6 @@ fn measure(load: &mut Load, version: Version, series: usize, labels: usize, roun
         per(encoding, series)
     };
     let miss = run(load, &mut encoder, &mut None);
-    let held = resident().saturating_sub(before);
     let hit = (0..rounds).map(|_| run(load, &mut encoder, &mut None)).fold(f64::MAX, f64::min);
     let mut kept = Some(Vec::new());
     run(load, &mut encoder, &mut kept);
@@ -122,8 +127,34 @@ fn measure(load: &mut Load, version: Version, series: usize, labels: usize, roun
         hit - hash - snappy,
         plain_bytes as f64 / series as f64,
         wire as f64 / series as f64,
-        held as f64 / (1 << 20) as f64 / series as f64 * 1e6,
+        held / f64::from(1 << 20) / series as f64 * 1e6,
     );
+}
+
+/// Prints how many bytes knowing so many series takes, as the system counts them. In a process of its own, which
+/// makes one request at a time.
+fn memory(series: usize, labels: usize, version: Version) {
+    let mut encoder = RemoteEncoder::new(options(version));
+    let mut report = Report::new(encoder.shards());
+    let mut before = 0;
+    for at in 0..series / POINTS {
+        let batch = batch(request(at, labels).encode_to_vec());
+        encoder.encode(&batch, &mut report.output());
+        report.clear();
+        if at == 0 {
+            before = resident();
+        }
+    }
+    println!("{}", resident() - before);
+}
+
+fn memory_of_a_process(series: usize, labels: usize, version: Version) -> f64 {
+    let version = if version == Version::V1 { "1" } else { "2" };
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--memory", &series.to_string(), &labels.to_string(), version])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
 }
 
 /// Compresses messages piece by piece, as the encoder does while they grow.
@@ -158,17 +189,20 @@ fn plain_way(load: &mut Load, series: usize, labels: usize, rounds: usize) {
     let names = plain::Names { metric: &metric, label: &label };
     let mut best = f64::MAX;
     for _ in 0..rounds {
-        let batches = load.next_batches();
+        load.step += 1;
         // A tenth of a million series is enough to know.
-        let some = &batches[..batches.len().min(100)];
-        let start = cpu();
-        for batch in some {
+        let some = load.encoded.len().min(100);
+        let mut spent = Duration::ZERO;
+        for at in 0..some {
+            let batch = load.batch(at).unwrap();
+            let start = cpu();
             let request = ExportMetricsServiceRequest::decode(&*batch.rope.to_bytes()).unwrap();
             let timeseries = plain::series(&request, &names, false);
             let body = plain::WriteRequest { timeseries }.encode_to_vec();
             black_box(snap::raw::Encoder::new().compress_vec(&body).unwrap());
+            spent += cpu() - start;
         }
-        best = best.min(per(cpu() - start, some.len() * POINTS));
+        best = best.min(per(spent, some * POINTS));
     }
     println!("plain {series:>5} series {labels:>2} labels    {best:>8.0}");
 }
@@ -197,15 +231,14 @@ impl Load {
         Load { encoded, times, step: 0 }
     }
 
-    fn next_batches(&mut self) -> Vec<Batch> {
-        self.step += 1;
+    /// One request, at the time of the present step.
+    fn batch(&mut self, at: usize) -> Option<Batch> {
         let time = (NOW + self.step * 10_000_000_000).to_le_bytes();
-        for (bytes, times) in self.encoded.iter_mut().zip(&self.times) {
-            for at in times {
-                bytes[*at..at + 8].copy_from_slice(&time);
-            }
+        let (bytes, times) = (self.encoded.get_mut(at)?, &self.times[at]);
+        for at in times {
+            bytes[*at..at + 8].copy_from_slice(&time);
         }
-        self.encoded.iter().map(|bytes| batch(bytes.clone())).collect()
+        Some(batch(bytes.clone()))
     }
 
     /// Reads every field of every point and hashes its attributes: the least that finding a series can cost.
@@ -218,10 +251,12 @@ impl Load {
                 }
             }
         }
-        let start = cpu();
+        let mut spent = Duration::ZERO;
         let mut all = 0;
         for request in &self.encoded {
-            inside(request, 1, &mut |group| {
+            let request = request.clone();
+            let start = cpu();
+            inside(&request, 1, &mut |group| {
                 inside(group, 2, &mut |scope| {
                     inside(scope, 2, &mut |metric| {
                         inside(metric, 7, &mut |sum| {
@@ -240,9 +275,10 @@ impl Load {
                     });
                 });
             });
+            spent += cpu() - start;
         }
         black_box(all);
-        cpu() - start
+        spent
     }
 }
 
@@ -395,9 +431,13 @@ fn post(bodies: &[WriteBody]) -> Duration {
 }
 
 /// CPU time of this thread.
+#[allow(unsafe_code, reason = "the standard library has no clock for it")]
 fn cpu() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to `time`, which outlives it.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(failed, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Bytes of this process that are in memory.

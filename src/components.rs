@@ -9,9 +9,11 @@ use std::sync::Arc;
 use crate::config::{Config, Cx, Node, Schema};
 use crate::exporters::debug::{self, DebugConfig};
 use crate::exporters::file::{self, FileConfig};
+use crate::exporters::loki::{self, LokiConfig};
 use crate::exporters::nop::{self, NopConfig};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
+use crate::exporters::prometheus::{self, PrometheusConfig};
 use crate::exporters::prometheus_remote_write::{self, RemoteWriteConfig};
 use crate::extensions::basicauth::{self, BasicAuthConfig};
 use crate::extensions::bearertokenauth::{self, BearerTokenAuthConfig};
@@ -237,12 +239,17 @@ pub static COMPONENTS: &[Component] = &[
         DebugConfig, debug::build),
     row!(Exporter, "file", aliases [], Beta, &Signal::ALL,
         "Writes OTLP to files, as JSON lines or length-prefixed protobuf.", FileConfig, file::build),
+    row!(Exporter, "loki", aliases [], Beta, &[Signal::Logs],
+        "Sends logs to Loki by its push protocol, with few labels and the rest as structured metadata.",
+        LokiConfig, loki::build),
     row!(Exporter, "nop", aliases [], Stable, &Signal::ALL,
         "Takes everything and sends it nowhere.", NopConfig, nop::build),
     row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,
         "Sends OTLP over gRPC.", OtlpGrpcConfig, otlp_grpc::build),
     row!(Exporter, "otlp_http", aliases ["otlphttp"], Beta, &Signal::ALL,
         "Sends OTLP over HTTP, as protobuf or JSON.", OtlpHttpConfig, otlp_http::build),
+    row!(Exporter, "prometheus", aliases [], Beta, &[Signal::Metrics],
+        "Shows metrics on a page that Prometheus scrapes.", PrometheusConfig, prometheus::build),
     row!(Exporter, "prometheus_remote_write", aliases ["prometheusremotewrite"], Beta, &[Signal::Metrics],
         "Sends metrics to Prometheus and whatever speaks its remote write protocol, 1.0 or 2.0.",
         RemoteWriteConfig, prometheus_remote_write::build),

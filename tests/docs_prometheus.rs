@@ -154,8 +154,10 @@ fn delta_is_dropped_or_added_up() {
 fn fragments_of_configuration_are_taken() {
     const REST: &str = r#"
 receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:4317"}}}}
-exporters: {prometheus_remote_write: {endpoint: "http://127.0.0.1:9090/api/v1/write"}}
-service: {pipelines: {metrics: {receivers: [otlp], exporters: [prometheus_remote_write]}}}
+exporters:
+  prometheus_remote_write: {endpoint: "http://127.0.0.1:9090/api/v1/write"}
+  prometheus: {endpoint: "127.0.0.1:8889"}
+service: {pipelines: {metrics: {receivers: [otlp], exporters: [prometheus_remote_write, prometheus]}}}
 "#;
     let fragments: Vec<_> = blocks().into_iter().filter(|(language, _)| *language == "yaml").collect();
     assert!(!fragments.is_empty());

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 use super::{CONFIG, DATA, FAILED, OK, Output, SourceArgs, err, invocation, out, pretty, report};
 use crate::components::Kind;
 use crate::config::{ComponentPlan, Plan};
+use crate::exporters::prometheus;
 use crate::exporters::prometheus_remote_write::{self, RemoteWriteConfig};
 use crate::pdata::json::{JsonError, Limits, decode};
 use crate::pdata::wire::WireError;
@@ -99,7 +100,9 @@ fn exporter(plan: &Plan, id: Option<&str>) -> Result<RemoteOptions, String> {
 
 /// How an exporter maps metrics, if it does.
 fn options(component: &ComponentPlan) -> Option<RemoteOptions> {
-    component.config.as_any().downcast_ref().map(prometheus_remote_write::options)
+    let config = component.config.as_any();
+    let pull = || config.downcast_ref().map(prometheus::remote_options);
+    config.downcast_ref().map(prometheus_remote_write::options).or_else(pull)
 }
 
 /// Reads all documents of an input.

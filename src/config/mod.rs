@@ -20,7 +20,7 @@ mod schema;
 mod sources;
 mod telemetry;
 pub mod types;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use cx::{Cx, Diag, Severity};
 pub use decode::{

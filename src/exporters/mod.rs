@@ -5,10 +5,12 @@ pub mod debug;
 pub mod delivery;
 pub mod file;
 mod http;
+pub mod loki;
 pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;
 mod own_thread;
+pub mod prometheus;
 pub mod prometheus_remote_write;
 #[cfg(test)]
 mod testing;

@@ -97,9 +97,15 @@ fn program() -> PathBuf {
 impl Prometheus {
     /// Starts one that scrapes nothing and takes remote write, and waits until it is ready.
     pub fn start() -> Prometheus {
+        Self::start_with("", "native-histograms,exemplar-storage")
+    }
+
+    /// Starts one with more configuration, and these features.
+    pub fn start_with(more: &str, features: &str) -> Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("prometheus.yml");
-        std::fs::write(&config, "storage: {exemplars: {max_exemplars: 10000}}\n").unwrap();
+        let exemplars = "{exemplars: {max_exemplars: 10000}}";
+        std::fs::write(&config, format!("storage: {exemplars}\n{more}\n")).unwrap();
         let address = loopback(free_port());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new(program())
@@ -107,7 +113,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
             .args(["--web.enable-remote-write-receiver", "--log.level=info"])
-            .arg("--enable-feature=native-histograms,exemplar-storage")
+            .arg(format!("--enable-feature={features}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

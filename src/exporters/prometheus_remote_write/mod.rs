@@ -27,7 +27,8 @@ use crate::prometheus::remote::{
     Exponential, Negotiation, OutOfOrder, RemoteEncoder, RemoteOptions, Version,
 };
 
-/// Attempts that may be spent on cutting one refused request: enough to find some ten bad series among thousands.
+/// Attempts that may be spent on cutting one refused request: enough to find some hundred bad series among thousands,
+/// and few enough not to ask about each of thousands that are all bad.
 const BISECT: usize = 256;
 
 /// What a request may have of bytes when nothing is configured.

@@ -40,12 +40,32 @@ pub struct WriteBody {
     wire: Bytes,
     /// The length of the head.
     head: usize,
-    /// Where items end in the series. What follows the last belongs to it.
-    ends: Vec<u32>,
+    ends: Ends,
     counts: Counts,
     undo: Option<Undo>,
     delivered: AtomicBool,
     attempts: AtomicU32,
+}
+
+/// Where parts of a request begin and end in its series.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    /// Where each item ends. It begins at the end of the one before, but for extras.
+    pub items: Vec<u32>,
+    /// Series that belong to no item, in order: they must not be lost with one that is refused.
+    pub extras: Vec<(u32, u32)>,
+}
+
+impl Ends {
+    /// Cuts before the item `middle`, at byte `cut`.
+    fn split(mut self, middle: usize, cut: u32) -> [Ends; 2] {
+        let mut items = self.items.split_off(middle);
+        items.iter_mut().for_each(|end| *end -= cut);
+        let at = self.extras.partition_point(|(start, _)| *start < cut);
+        let mut extras = self.extras.split_off(at);
+        extras.iter_mut().for_each(|(start, end)| (*start, *end) = (*start - cut, *end - cut));
+        [self, Ends { items, extras }]
+    }
 }
 
 /// What the order of a series was before an item, for items that go back to their sender.
@@ -90,7 +110,7 @@ impl WriteBody {
         version: Version,
         wire: Bytes,
         head: usize,
-        ends: Vec<u32>,
+        ends: Ends,
         counts: Counts,
         steps: Vec<Step>,
         back: &Arc<Returned>,
@@ -102,7 +122,7 @@ impl WriteBody {
 
     /// A 1.0 request of nothing but metadata.
     pub(super) fn metadata(message: &[u8]) -> Self {
-        let (ends, steps) = (Vec::new(), Vec::new());
+        let (ends, steps) = (Ends::default(), Vec::new());
         WriteBody::new(Version::V1, block(&[], message), 0, ends, Counts::default(), steps, &Arc::default())
     }
 
@@ -124,7 +144,7 @@ impl WriteBody {
     /// How much of [`message`](Self::message) is symbols and items. The series behind that are no item's:
     /// `target_info`.
     pub fn items_len(&self) -> usize {
-        self.head + self.ends.last().map_or(0, |end| *end as usize)
+        self.head + self.ends.items.last().map_or(0, |end| *end as usize)
     }
 
     /// The message before compression.
@@ -190,7 +210,36 @@ impl WriteBody {
         Ok(block(&[], &out))
     }
 
-    fn part(&self, head: &[u8], series: &[u8], ends: Vec<u32>, steps: Vec<Step>) -> WriteBody {
+    /// The series that belong to no item, and the others.
+    #[expect(clippy::result_large_err, reason = "the request goes back, as from `halve`")]
+    fn without_extras(mut self) -> Result<[Self; 2], Self> {
+        if self.ends.extras.is_empty() || self.ends.items.is_empty() {
+            return Err(self);
+        }
+        let Ok(message) = self.message() else { return Err(self) };
+        let (head, series) = message.split_at(self.head.min(message.len()));
+        let Ends { items, extras } = std::mem::take(&mut self.ends);
+        let (mut apart, mut rest) = (Vec::new(), Vec::with_capacity(series.len()));
+        let mut at = 0;
+        for (start, end) in &extras {
+            let (start, end) = (*start as usize, *end as usize);
+            rest.extend_from_slice(series.get(at..start).unwrap_or_default());
+            apart.extend_from_slice(series.get(start..end).unwrap_or_default());
+            at = end;
+        }
+        rest.extend_from_slice(series.get(at..).unwrap_or_default());
+        let steps = self.undo.as_mut().map(|u| std::mem::take(&mut u.steps)).unwrap_or_default();
+        // Of one item, what is cut out lies before it or behind it.
+        let items = items.iter().map(|_| rest.len() as u32).collect();
+        let halves = [
+            self.part(head, &apart, Ends::default(), Vec::new()),
+            self.part(head, &rest, Ends { items, extras: Vec::new() }, steps),
+        ];
+        self.settle();
+        Ok(halves)
+    }
+
+    fn part(&self, head: &[u8], series: &[u8], ends: Ends, steps: Vec<Step>) -> WriteBody {
         let counts = count(self.version, series).unwrap_or_default();
         let mut part = WriteBody::new(
             self.version,
@@ -220,17 +269,17 @@ impl Drop for WriteBody {
 
 impl ShardBody for WriteBody {
     fn items(&self) -> usize {
-        self.ends.len()
+        self.ends.items.len()
     }
 
     fn halve(mut self) -> Result<[Self; 2], Self> {
-        let middle = self.ends.len() / 2;
-        let Some(&cut) = middle.checked_sub(1).and_then(|last| self.ends.get(last)) else { return Err(self) };
+        let middle = self.ends.items.len() / 2;
+        let Some(&cut) = middle.checked_sub(1).and_then(|last| self.ends.items.get(last)) else {
+            return self.without_extras();
+        };
         let Ok(message) = self.message() else { return Err(self) };
         let (head, series) = message.split_at(self.head.min(message.len()));
-        let mut first = std::mem::take(&mut self.ends);
-        let mut second = first.split_off(middle);
-        second.iter_mut().for_each(|end| *end -= cut);
+        let [first, second] = std::mem::take(&mut self.ends).split(middle, cut);
         let mut steps = self.undo.as_mut().map(|u| std::mem::take(&mut u.steps)).unwrap_or_default();
         let later = if steps.is_empty() { Vec::new() } else { steps.split_off(middle.min(steps.len())) };
         let (one, two) = series.split_at((cut as usize).min(series.len()));
@@ -240,7 +289,7 @@ impl ShardBody for WriteBody {
     }
 
     fn size(&self) -> usize {
-        self.wire.len() + 4 * self.ends.len()
+        self.wire.len() + 4 * self.ends.items.len()
     }
 }
 
@@ -314,4 +363,33 @@ fn without(message: &[u8], number: u32, out: &mut Vec<u8>) -> Result<(), WireErr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_no_item_is_not_lost_with_one() {
+        // Extra, item, item, extra, item, extra: series messages of four bytes.
+        let series: Vec<u8> = (1..=6).flat_map(|n| [0x0a, 2, 0x50, n]).collect();
+        let ends = Ends { items: vec![8, 12, 20], extras: vec![(0, 4), (12, 16), (20, 24)] };
+        let back = Arc::new(Returned::default());
+        let wire = block(&[], &series);
+        let whole = WriteBody::new(Version::V1, wire, 0, ends, Counts::default(), Vec::new(), &back);
+        // Items and last bytes of the series of each part, in order, when everything is cut that can be.
+        let mut parts = vec![whole];
+        let mut found = Vec::new();
+        while let Some(part) = parts.pop() {
+            match part.halve() {
+                Ok([first, second]) => parts.extend([second, first]),
+                Err(single) => {
+                    let series: Vec<u8> = single.message().unwrap().chunks(4).map(|s| s[3]).collect();
+                    found.push((single.items(), series));
+                }
+            }
+        }
+        let want = [(0, vec![1]), (1, vec![2]), (1, vec![3]), (0, vec![4, 6]), (1, vec![5])];
+        assert_eq!(found, want);
+    }
 }

@@ -254,14 +254,6 @@ impl ShardEncoder for RemoteEncoder {
         if let Err(error) = self.walk(&request, partition, out) {
             tracing::debug!(%error, "a batch could not be read to its end");
         }
-        // `target_info` alone waits for no items: there may never be any on its shard.
-        for shard in 0..self.shards.len() {
-            if self.shards.get(shard).is_some_and(|open| open.items() == 0)
-                && let Some(body) = ShardEncoder::close(self, shard)
-            {
-                out.extra(shard, body);
-            }
-        }
     }
 
     fn close(&mut self, shard: usize) -> Option<WriteBody> {

@@ -17,14 +17,12 @@
 mod body;
 mod cache;
 mod encoder;
-mod exemplars;
 mod families;
 mod gauges;
 mod groups;
 mod negotiation;
 mod open;
 mod points;
-mod scan;
 mod series;
 mod snappy;
 #[cfg(test)]

@@ -10,11 +10,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::body::{Counts, Returned, Step, Version, WriteBody};
+use super::body::{Counts, Ends, Returned, Step, Version, WriteBody};
 use super::cache::Symbols;
 use super::snappy::{BLOCK, Snappy};
 use super::wire::{fixed64_field, varint_field};
 use crate::pdata::wire::{put_bytes, put_varint, varint_len};
+use crate::prometheus::exemplars::ExemplarText;
 
 /// A float sample.
 #[derive(Debug, Clone, Copy)]
@@ -38,14 +39,6 @@ pub(super) struct Meta {
     pub unit: u32,
 }
 
-/// One exemplar, its labels sorted.
-#[derive(Debug, Default)]
-pub(super) struct ExemplarText {
-    pub labels: Vec<(String, String)>,
-    pub bits: u64,
-    pub time: i64,
-}
-
 /// One request being filled.
 #[derive(Debug)]
 pub(super) struct Open {
@@ -57,6 +50,8 @@ pub(super) struct Open {
     blocks: Vec<u8>,
     before: usize,
     ends: Vec<u32>,
+    /// Where series that belong to no item begin and end.
+    extras: Vec<(u32, u32)>,
     counts: Counts,
     steps: Vec<Step>,
     /// For each symbol id: the request it was last used in, and its number there.
@@ -77,6 +72,7 @@ impl Open {
             blocks: Vec::new(),
             before: 0,
             ends: Vec::new(),
+            extras: Vec::new(),
             counts: Counts::default(),
             steps: Vec::new(),
             locals: Vec::new(),
@@ -85,11 +81,6 @@ impl Open {
             others: HashMap::new(),
             refs: Vec::new(),
         }
-    }
-
-    /// Items so far.
-    pub fn items(&self) -> usize {
-        self.ends.len()
     }
 
     /// Bytes of the message so far.
@@ -135,6 +126,16 @@ impl Open {
         }
     }
 
+    /// What was appended since the request had `start` bytes of series belongs to no item.
+    pub fn end_extra(&mut self, start: usize) {
+        self.extras.push((start as u32, self.series_size() as u32));
+    }
+
+    /// Bytes of series so far.
+    pub fn series_size(&self) -> usize {
+        self.before + self.series.len()
+    }
+
     /// Takes the request out; `None` if there is nothing in it.
     pub fn close(
         &mut self,
@@ -160,7 +161,7 @@ impl Open {
             self.version,
             wire.into(),
             head,
-            std::mem::take(&mut self.ends),
+            Ends { items: std::mem::take(&mut self.ends), extras: std::mem::take(&mut self.extras) },
             std::mem::take(&mut self.counts),
             std::mem::take(&mut self.steps),
             back,

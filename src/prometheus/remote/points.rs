@@ -5,15 +5,15 @@
 use super::Version;
 use super::body::Step;
 use super::encoder::{MetricCx, RemoteEncoder};
-use super::exemplars::ExemplarList;
 use super::families::{Known, Suffix, label};
 use super::open::{Open, Sample};
-use super::scan::Scan;
 use super::series::{Clash, Placed, Target};
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
 use crate::pdata::wire::{WireError, put_bytes};
+use crate::prometheus::exemplars::{ExemplarList, ExemplarText};
 use crate::prometheus::map::{DELTA, NAME};
 use crate::prometheus::native::{Exponential, Native, ORDINARY_NAN, STALE, Skip, classic};
+use crate::prometheus::scan::Scan;
 use crate::prometheus::text::plain_double;
 
 /// Bit 0 of DataPointFlags.
@@ -380,7 +380,9 @@ impl RemoteEncoder {
         }
         if let Some(open) = shards.get_mut(shard) {
             let sample = Sample { bits: 1f64.to_bits(), time, start: 0 };
+            let start = open.series_size();
             open.series(series.store.symbols(), &[block], Some(sample), &[], meta);
+            open.end_extra(start);
         }
         shard
     }
@@ -519,7 +521,7 @@ impl Pen<'_> {
         scratch.exemplars = exemplars;
     }
 
-    fn exemplars(&mut self, list: &[super::open::ExemplarText], scratch: &mut Scratch) {
+    fn exemplars(&mut self, list: &[ExemplarText], scratch: &mut Scratch) {
         scratch.extra.clear();
         for exemplar in list {
             self.open.exemplar(self.symbols, exemplar, &mut scratch.extra);

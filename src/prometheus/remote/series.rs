@@ -1,28 +1,23 @@
 //! Which series a point is: found by the hash of its bytes, or made the long way and remembered.
 //!
 //! The key of a point is the hash of its attributes, mixed with that of everything above it: partition, resource,
-//! scope, metric. Hashes are of 128 bits and keyed with random bytes of the process, so that nobody can prepare two
-//! series that are taken for one.
+//! scope, metric; see [`Identity`].
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-
-use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 use super::body::Version;
 use super::cache::{Store, Symbols};
 use super::encoder::{CacheFigures, MetricCx};
 use super::families::{Families, Form, Known, label};
 use super::groups::{Groups, Order};
-use super::scan::Scan;
 use super::{Exponential, OutOfOrder, RemoteOptions};
 use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
-use crate::pdata::fields::{exponential_histogram_point, histogram_point, number_point, summary_point};
 use crate::pdata::metrics::{Kind, Metric};
-use crate::pdata::wire::{Cursor, WireError, put_bytes};
+use crate::pdata::wire::WireError;
+use crate::prometheus::identity::{Identity, attributes_field};
 use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
+use crate::prometheus::scan::Scan;
 
 /// The key of the family of `target_info`.
 pub(super) const TARGET_INFO: u128 = 0;
@@ -38,7 +33,7 @@ pub(super) struct Series {
     pub groups: Groups,
     pub families: Families,
     targets: HashMap<u128, Option<Arc<Target>>>,
-    secret: [u8; 192],
+    identity: Identity,
     shards: u32,
     exponential: Exponential,
     /// Whether series that several metrics make are told apart. Not where late samples are wanted, and not where
@@ -52,7 +47,6 @@ pub(super) struct Series {
     /// The block that was made last, for series that are not kept.
     block: Vec<u8>,
     labels: LabelSet,
-    gathered: Vec<u8>,
     buffer: Vec<u8>,
 }
 
@@ -98,7 +92,7 @@ impl Series {
             groups: Groups::new(cap / 8 / 32),
             families: Families::default(),
             targets: HashMap::new(),
-            secret: secret(),
+            identity: Identity::new(),
             shards: options.shards.max(1) as u32,
             exponential: options.exponential,
             single: options.out_of_order == OutOfOrder::Drop && !options.senders_wait,
@@ -107,7 +101,6 @@ impl Series {
             cap,
             block: Vec::new(),
             labels: LabelSet::default(),
-            gathered: Vec::new(),
             buffer: Vec::new(),
         }
     }
@@ -157,24 +150,13 @@ impl Series {
         }
     }
 
-    fn hash(&self, bytes: &[u8]) -> u128 {
-        xxh3_128_with_secret(bytes, &self.secret)
-    }
-
     /// Begins a resource.
     pub fn resource<'a>(
         &mut self,
         group: ResourceGroup<'a>,
         partition: u64,
     ) -> Result<ResourceCx<'a>, WireError> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer.extend_from_slice(&partition.to_le_bytes());
-        for message in group.resources() {
-            put_bytes(&mut buffer, 1, message?);
-        }
-        let hash = self.hash(&buffer);
-        self.buffer = buffer;
+        let hash = self.identity.resource(group, partition)?;
         Ok(ResourceCx { group, times: (i64::MAX, i64::MIN), hash, partition, labels: None, scope: None })
     }
 
@@ -183,40 +165,15 @@ impl Series {
         if !self.mapper.options().scope_labels {
             return Ok(resource.hash);
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer.extend_from_slice(&resource.hash.to_le_bytes());
-        for message in scope.scopes() {
-            put_bytes(&mut buffer, 1, message?);
-        }
-        put_bytes(&mut buffer, 3, scope.schema_url()?);
-        let hash = self.hash(&buffer);
-        self.buffer = buffer;
-        Ok(hash)
+        self.identity.scope(resource.hash, scope)
     }
 
     /// The family of a metric, and the hash of everything above its points.
     #[inline]
     pub fn family(&mut self, metric: &Metric<'_>, above: u128) -> Result<(u32, u128), WireError> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer.extend_from_slice(&[
-            metric.kind as u8,
-            metric.temporality.clamp(-1, 3) as u8,
-            u8::from(metric.monotonic),
-        ]);
-        put_bytes(&mut buffer, 1, metric.name);
-        put_bytes(&mut buffer, 2, metric.unit);
-        for pair in metric.metadata().messages() {
-            put_bytes(&mut buffer, 3, pair?);
-        }
         // Never the key of `target_info`.
-        let key = self.hash(&buffer) | 1;
-        buffer.clear();
-        buffer.extend_from_slice(&above.to_le_bytes());
-        buffer.extend_from_slice(&key.to_le_bytes());
-        let seed = self.hash(&buffer);
-        self.buffer = buffer;
+        let key = self.identity.metric(metric)? | 1;
+        let seed = self.identity.mix(above, key);
         let at = match self.families.find(key) {
             Some(at) => at,
             None => self.meet(key, metric)?,
@@ -258,12 +215,7 @@ impl Series {
         scan: &Scan<'_>,
         point: &[u8],
     ) -> Result<Placed, WireError> {
-        let hash = if scan.scattered {
-            self.gather(cx.metric.kind, point)?;
-            self.hash(&self.gathered)
-        } else {
-            self.hash(scan.attributes)
-        };
+        let hash = self.identity.attributes(cx.metric.kind, scan, point)?;
         let key = hash ^ cx.seed;
         if let Some(at) = self.store.find(key)
             && let Some((entry, _)) = self.store.entry(at)
@@ -272,18 +224,6 @@ impl Series {
             return Ok(Placed { key, group, shard, cuts, at: Some(at) });
         }
         self.make(key, cx, point)
-    }
-
-    fn gather(&mut self, kind: Kind, point: &[u8]) -> Result<(), WireError> {
-        self.gathered.clear();
-        let number = attributes_field(kind);
-        let mut cursor = Cursor::new(point);
-        while let Some(field) = cursor.next_field()? {
-            if field.number == number {
-                self.gathered.extend_from_slice(point.get(field.start..field.end).unwrap_or_default());
-            }
-        }
-        Ok(())
     }
 
     /// The long way: maps the labels and remembers them.
@@ -365,7 +305,7 @@ impl Series {
                 out.push(0xff);
             }
         }
-        let shard = (self.hash(&buffer) as u64 % u64::from(self.shards)) as u32;
+        let shard = (self.identity.hash(&buffer) as u64 % u64::from(self.shards)) as u32;
         buffer.extend_from_slice(&late);
         if let Some(known) = self.families.get_mut(family) {
             buffer.extend_from_slice(known.family.name.as_bytes());
@@ -373,7 +313,7 @@ impl Series {
         // The series of a classic histogram or summary have other names than a number of the family's name.
         buffer.push(0xff);
         buffer.extend_from_slice(own.as_bytes());
-        let group = self.groups.intern(self.hash(&buffer));
+        let group = self.groups.intern(self.identity.hash(&buffer));
         self.buffer = buffer;
         (group, shard)
     }
@@ -412,7 +352,7 @@ impl Series {
         let known = self.families.get(family)?;
         let clash = (known.clashes && self.single).then_some(Clash {
             groups: &mut self.groups,
-            secret: &self.secret,
+            identity: &self.identity,
             partition,
         });
         Some((block, known, self.store.symbols(), clash))
@@ -442,7 +382,7 @@ impl Series {
 /// The order of single series, for metrics that have series of one name.
 pub(super) struct Clash<'e> {
     groups: &'e mut Groups,
-    secret: &'e [u8; 192],
+    identity: &'e Identity,
     partition: u64,
 }
 
@@ -462,27 +402,7 @@ impl Clash<'_> {
                 buffer.push(0xff);
             }
         }
-        let group = self.groups.intern(xxh3_128_with_secret(&buffer, self.secret));
+        let group = self.groups.intern(self.identity.hash(&buffer));
         matches!(self.groups.advance(group, time), Order::Newer(_))
     }
-}
-
-fn attributes_field(kind: Kind) -> u32 {
-    match kind {
-        Kind::Histogram => histogram_point::ATTRIBUTES,
-        Kind::ExponentialHistogram => exponential_histogram_point::ATTRIBUTES,
-        Kind::Summary => summary_point::ATTRIBUTES,
-        Kind::Gauge | Kind::Sum | Kind::Empty => number_point::ATTRIBUTES,
-    }
-}
-
-/// Random bytes of the process: the standard library keys its hash maps from the system's source.
-fn secret() -> [u8; 192] {
-    let mut secret = [0; 192];
-    for (i, chunk) in secret.chunks_exact_mut(8).enumerate() {
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_usize(i);
-        chunk.copy_from_slice(&hasher.finish().to_le_bytes());
-    }
-    secret
 }

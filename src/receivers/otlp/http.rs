@@ -75,9 +75,9 @@ pub struct Http {
 #[derive(Debug, Clone)]
 struct Executor(Supervisor);
 
-/// `None` is without limit.
+/// How long a connection may take for what. `None` is without limit.
 #[derive(Debug, Clone, Copy)]
-struct Timeouts {
+pub struct Timeouts {
     head: Option<Duration>,
     read: Option<Duration>,
     write: Option<Duration>,
@@ -120,8 +120,6 @@ impl Http {
             .max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(STREAMS)
             .timer(TokioTimer::new());
-        let set = |d: Duration| (!d.is_zero()).then_some(d);
-        let read = set(config.read_timeout);
         Http {
             ingest,
             builder,
@@ -130,12 +128,12 @@ impl Http {
             response_headers: config.response_headers.to_map(),
             codings: config.compression_algorithms.clone(),
             max_body: config.max_body(),
-            timeouts: Timeouts {
-                head: set(config.read_header_timeout).or(read),
-                read,
-                write: set(config.write_timeout),
-                idle: set(config.idle_timeout).or(read),
-            },
+            timeouts: Timeouts::new(
+                config.read_timeout,
+                config.read_header_timeout,
+                config.write_timeout,
+                config.idle_timeout,
+            ),
         }
     }
 
@@ -343,13 +341,25 @@ impl Protocol for Http {
 }
 
 impl Timeouts {
+    /// As a server's settings say: 0 is without limit, and for `head` and `idle` the same as `read`.
+    pub fn new(read: Duration, head: Duration, write: Duration, idle: Duration) -> Self {
+        let set = |d: Duration| (!d.is_zero()).then_some(d);
+        let read = set(read);
+        Timeouts { head: set(head).or(read), read, write: set(write), idle: set(idle).or(read) }
+    }
+
+    /// How long an answer may take.
+    pub fn write(&self) -> Option<Duration> {
+        self.write
+    }
+
     /// Whether the connection has outlived one of them.
-    fn over(&self, conn: &Conn, now: Instant) -> bool {
+    pub fn over(&self, conn: &Conn, now: Instant) -> bool {
         self.ends(conn).into_iter().flatten().any(|end| now >= end)
     }
 
     /// When to look again. What has not begun yet is looked at after as long as it may last.
-    fn next(&self, conn: &Conn) -> Instant {
+    pub fn next(&self, conn: &Conn) -> Instant {
         const FAR: Duration = Duration::from_secs(24 * 3600);
         let now = Instant::now();
         let rounds = [self.head, self.write, self.idle].into_iter().flatten().map(|t| now + t);

@@ -127,7 +127,7 @@ impl Ingest {
     ) -> Result<Arc<ClientInfo>, Failure> {
         let mut auth = Vec::new();
         if let Some(authenticator) = &self.auth {
-            let with_params = self.with_params(headers, query);
+            let with_params = with_params(&self.auth_params, headers, query);
             auth = authenticator
                 .authenticate(with_params.as_ref().unwrap_or(headers))
                 .map_err(|e| Failure::new(Code::Unauthenticated, Reason::Unauthenticated, e.to_string()))?;
@@ -175,24 +175,6 @@ impl Ingest {
             items,
         }))
     }
-
-    /// The headers with the configured query parameters among them, for the authenticator; `None` if there are
-    /// none.
-    fn with_params(&self, headers: &HeaderMap, query: Option<&str>) -> Option<HeaderMap> {
-        if self.auth_params.is_empty() {
-            return None;
-        }
-        let mut all = headers.clone();
-        for (name, value) in form_pairs(query.unwrap_or_default()) {
-            if self.auth_params.contains(&name)
-                && let (Ok(name), Ok(value)) =
-                    (http::HeaderName::try_from(name), http::HeaderValue::try_from(value))
-            {
-                all.append(name, value);
-            }
-        }
-        Some(all)
-    }
 }
 
 impl Pending {
@@ -221,6 +203,23 @@ impl Drop for Pending {
             });
         }
     }
+}
+
+/// The headers with these query parameters among them, for an authenticator; `None` if none are wanted.
+pub fn with_params(params: &[String], headers: &HeaderMap, query: Option<&str>) -> Option<HeaderMap> {
+    if params.is_empty() {
+        return None;
+    }
+    let mut all = headers.clone();
+    for (name, value) in form_pairs(query.unwrap_or_default()) {
+        if params.contains(&name)
+            && let (Ok(name), Ok(value)) =
+                (http::HeaderName::try_from(name), http::HeaderValue::try_from(value))
+        {
+            all.append(name, value);
+        }
+    }
+    Some(all)
 }
 
 /// What is known of every request of a connection.

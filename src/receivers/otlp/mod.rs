@@ -15,13 +15,13 @@
 
 mod body;
 mod config;
-mod conn;
-mod cors;
+pub(crate) mod conn;
+pub(crate) mod cors;
 mod gate;
 mod grpc;
 mod http;
 mod ingest;
-mod server;
+pub(crate) mod server;
 mod status;
 
 use std::sync::Arc;
@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+pub(crate) use self::http::Timeouts;
+pub(crate) use self::ingest::with_params;
 pub use config::{
     ContentCoding, CorsConfig, EnforcementPolicy, GrpcAuthConfig, GrpcServerConfig, HttpAuthConfig,
     HttpProtocolConfig, KeepaliveConfig, OtlpConfig, Protocols, ServerParameters,

@@ -101,7 +101,7 @@ impl Server {
         let (supervisor, ledger) = (cx.supervisor.clone(), cx.ledger.clone());
         let turned_away = counters.turned_away;
         let acceptor = Acceptor { tls, protocol, supervisor, ledger, turned_away, stopping, token };
-        cx.supervisor.spawn("otlp accept", acceptor.run(listener));
+        cx.supervisor.spawn("accept", acceptor.run(listener));
         Ok(Server { address, life, alive })
     }
 
@@ -147,7 +147,7 @@ impl<P: Protocol> Acceptor<P> {
         let (protocol, stopping) = (self.protocol.clone(), self.stopping.clone());
         let mut over = self.stopping.clone();
         let tls = self.tls.clone();
-        self.supervisor.spawn("otlp connection", async move {
+        self.supervisor.spawn("connection", async move {
             let serve = async move {
                 let io = match tls {
                     None => stream.into(),

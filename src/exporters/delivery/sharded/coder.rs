@@ -43,6 +43,8 @@ struct Open {
     shares: Shares,
     /// Of the batch that opened it.
     client: Option<Arc<ClientInfo>>,
+    /// Whether there is anything in it; it need not be items.
+    holds: bool,
 }
 
 struct Current {
@@ -78,14 +80,14 @@ impl<E: ShardEncoder> Coding<E> {
 
     /// Shards whose open requests hold something, and how many bytes.
     fn open(&self) -> (Vec<usize>, usize) {
-        let holds = |(shard, open): (usize, &Open)| (!open.shares.is_empty()).then_some(shard);
+        let holds = |(shard, open): (usize, &Open)| open.holds.then_some(shard);
         let shards: Vec<usize> = self.open.iter().enumerate().filter_map(holds).collect();
         let size = shards.iter().map(|&shard| self.encoder.open_size(shard)).sum();
         (shards, size)
     }
 
     fn is_open(&self) -> bool {
-        self.open.iter().any(|open| !open.shares.is_empty())
+        self.open.iter().any(|open| open.holds)
     }
 
     fn encode<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>, mut job: Job) {
@@ -100,8 +102,15 @@ impl<E: ShardEncoder> Coding<E> {
             self.partition = partition;
         }
         self.encoder.encode(&batch, &mut self.report.output());
-        drop(batch);
         self.account(core);
+        // What an encoder adds of its own belongs to the batch, too, and does not wait for items.
+        for (shard, open) in self.open.iter_mut().enumerate() {
+            if !open.holds && self.encoder.open_size(shard) > 0 {
+                open.holds = true;
+                open.client = Some(batch.client.clone());
+            }
+        }
+        drop(batch);
         self.conclude(core, Fate::Dropped("unencodable"), None);
     }
 
@@ -114,7 +123,7 @@ impl<E: ShardEncoder> Coding<E> {
                 Some(items) => {
                     self.append(shard, items);
                     let open = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
-                    (open.shares, open.client)
+                    (open.shares, open.client.or_else(|| self.current.as_ref().map(|c| c.client.clone())))
                 }
             };
             let client = client.unwrap_or_else(|| self.nobody.clone());
@@ -143,6 +152,7 @@ impl<E: ShardEncoder> Coding<E> {
         let items = items.min(current.left);
         current.left -= items;
         if items > 0 {
+            open.holds = true;
             open.client.get_or_insert_with(|| current.client.clone());
             open.shares.push(Share { ticket: current.ticket.clone(), items });
         }
@@ -163,7 +173,7 @@ impl<E: ShardEncoder> Coding<E> {
     /// Closes a shard's open request.
     fn close<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>, shard: usize) {
         let body = self.encoder.close(shard);
-        let Open { shares, client } = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
+        let Open { shares, client, .. } = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
         match body {
             // After a panic only what is what it should be is sent.
             Some(body) if !self.torn || body.items() == total(&shares) => {

@@ -32,13 +32,14 @@ use crate::pdata::{Batch, ClientInfo};
 
 /// A request of one shard.
 pub trait ShardBody: Send + Sync + Sized + 'static {
-    /// Items in it; 0 only for what went through [`Output::extra`].
+    /// Items in it; 0 for what an encoder adds of its own.
     fn items(&self) -> usize;
 
-    /// Cuts it in two after `items() / 2` items; their order is kept.
+    /// Cuts it in two after `items() / 2` items; their order is kept. From a single item it cuts what the encoder
+    /// added of its own.
     ///
     /// # Errors
-    /// The request, when it holds a single item.
+    /// The request, when there is nothing to cut.
     fn halve(self) -> Result<[Self; 2], Self>;
 
     /// Bytes it occupies, for the backlog.
@@ -88,7 +89,8 @@ pub struct ShardedConfig {
     pub timeout: Duration,
     /// Bytes of encoded requests, open ones included, at which no further batch is encoded.
     pub backlog: usize,
-    /// Attempts that may be spent on cutting one request that was refused for bad data; a cut takes two.
+    /// Attempts that may be spent on cutting one request that was refused for bad data; a cut takes two, a piece of it
+    /// that is delivered gives two back.
     pub bisect: usize,
 }
 

@@ -189,7 +189,7 @@ async fn only_the_bad_items_are_dropped() {
 async fn cutting_for_bad_data_ends_with_its_attempts() {
     // One bad item among 16, the sixth: 16 → 8+8 → 4+4 → 2+2 → 1+1.
     let cases: [(usize, usize, u64); 7] =
-        [(0, 1, 16), (1, 1, 16), (2, 3, 8), (3, 3, 8), (4, 5, 4), (6, 7, 2), (8, 9, 1)];
+        [(0, 1, 16), (1, 1, 16), (2, 3, 8), (3, 3, 8), (4, 7, 2), (6, 9, 1), (8, 9, 1)];
     for (bisect, attempts, lost) in cases {
         let config = ShardedConfig { bisect, ..config(queue(), steady()) };
         let rule = rule(|ids, _| if ids.contains(&(5 * SHARDS as u64)) { bad() } else { ok() });
@@ -200,6 +200,20 @@ async fn cutting_for_bad_data_ends_with_its_attempts() {
         assert_eq!(rig.books(), [16 - lost, lost, 0], "with {bisect}");
         assert_eq!(rig.arrived().len() as u64, 16 - lost);
     }
+    // What is bad all over gives nothing back.
+    let config_of_all = ShardedConfig { bisect: 4, ..config(queue(), steady()) };
+    let rig = Rig::start(config_of_all, Toy::default(), rule(|_, _| bad())).await;
+    rig.offer(zeros(0..16));
+    rig.settled().await;
+    assert_eq!((rig.attempts().len(), rig.books()), (5, [0, 16, 0]));
+    // Few bad ones among many are all found.
+    let config_of_few = ShardedConfig { bisect: 40, ..config(queue(), steady()) };
+    let few = |ids: &[u64]| ids.iter().any(|id| id / SHARDS as u64 % 100 == 7);
+    let rule_of_few = rule(move |ids, _| if few(ids) { bad() } else { ok() });
+    let rig = Rig::start(config_of_few, Toy::default(), rule_of_few).await;
+    rig.offer(zeros(0..1000));
+    rig.settled().await;
+    assert_eq!(rig.books(), [990, 10, 0]);
     // Data that is not at fault is not cut.
     let rig = Rig::start(
         config(queue(), steady()),

@@ -66,7 +66,8 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
     }
 
     /// Sends the request, in pieces if need be. It is cut as often as its size demands, and for bad data as long as
-    /// the attempts for that last.
+    /// the attempts for that last. A piece that is delivered gives back those for a cut: few bad items among many
+    /// are all found, and what is bad all over is given up soon.
     async fn send(&mut self) {
         self.started = true;
         let core = self.core.clone();
@@ -81,7 +82,10 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
                 _ => false,
             };
             let Some(mut piece) = self.pieces.pop_front() else { break };
-            if cut && piece.body.items() > 1 {
+            if attempts < core.bisect && matches!(end, End::Delivered { rejected: 0, .. }) {
+                attempts += 2;
+            }
+            if cut {
                 match piece.halve() {
                     Ok([first, second]) => {
                         if let End::Rejected { .. } = end {

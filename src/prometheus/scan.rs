@@ -9,7 +9,7 @@ use crate::pdata::wire::{Cursor, Value, WireError};
 
 /// What all kinds of points have, and what numbers and classic histograms have beyond.
 #[derive(Debug, Default)]
-pub(super) struct Scan<'a> {
+pub struct Scan<'a> {
     /// Begin of the interval, nanoseconds since 1970; 0 when unknown.
     pub start: u64,
     /// Time of the point, nanoseconds since 1970.

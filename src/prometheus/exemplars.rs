@@ -3,7 +3,6 @@
 //! Labels are `trace_id`, `span_id` and the filtered attributes, the latter all or none: with them an exemplar may
 //! have no more than 128 characters of names and values.
 
-use super::open::ExemplarText;
 use crate::pdata::common::Messages;
 use crate::pdata::fields::{exponential_histogram_point, histogram_point, number_point};
 use crate::pdata::metrics::{Exemplar, Kind, Number};
@@ -12,17 +11,29 @@ use crate::prometheus::native::ORDINARY_NAN;
 use crate::prometheus::text::value_text;
 
 /// How many characters an exemplar's labels may have, names and values together.
-const MAX_RUNES: usize = 128;
+pub const MAX_RUNES: usize = 128;
+
+/// One exemplar, its labels sorted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExemplarText {
+    /// Names and values.
+    pub labels: Vec<(String, String)>,
+    /// The bits of its value.
+    pub bits: u64,
+    /// Milliseconds since 1970.
+    pub time: i64,
+}
 
 /// The exemplars of a point.
 #[derive(Debug, Default)]
-pub(super) struct ExemplarList {
+pub struct ExemplarList {
     list: Vec<ExemplarText>,
     /// Those before were given out by [`ExemplarList::up_to`].
     given: usize,
 }
 
 impl ExemplarList {
+    /// Takes everything out, keeps the room.
     pub fn clear(&mut self) {
         self.list.clear();
         self.given = 0;
