@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use tokio::net::TcpListener;
 
-pub use check::{Limits, discover_service};
+pub use check::Limits;
 pub use decode::Entry;
 pub use query::Row;
 

@@ -12,6 +12,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 
+#[allow(unused_imports, reason = "each test uses its part")]
+pub use super::check::discover_service;
 use super::decode::{Decoded, Entry, Refusal, Stream};
 use super::{Labels, Limits, labels, now};
 
@@ -214,7 +216,11 @@ pub fn text(value: Option<&AnyValue>) -> String {
 }
 
 fn json(value: Option<&Value>) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    // As Go does, for the sake of JavaScript.
+    let quoted = |text: &str| {
+        let json = serde_json::Value::from(text).to_string();
+        json.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+    };
     match value {
         None => "null".into(),
         Some(Value::ArrayValue(list)) => {
