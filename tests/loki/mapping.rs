@@ -353,3 +353,33 @@ async fn tenants_come_from_attributes() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_reach_into_maps() {
+    let map: Vec<(&str, &dyn ToValue)> = vec![("method", &"GET"), ("status", &200i64)];
+    let mut resource = shop();
+    resource.extend(attributes(&[("loki.attribute.labels", &"http.method")]));
+    let rows = stored(&[], vec![logs(resource, None, vec![record("x", &[("http", &map)])])]).await;
+    assert_eq!((rows[0].label("http_method"), rows[0].entry.get("http_status")), (Some("GET"), Some("200")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_sent_is_dropped_for_a_reason() {
+    let loki = Loki::start(Options { auth: true, ..Default::default() }).await;
+    let drop = "labels: {include: [attribute.kind], relabel_configs: [{source_labels: [kind], regex: noise, action: drop}]}";
+    let mut agent = agent(&loki, &["tenant: {from_attribute: team, value: rest}", drop]);
+    let long = "t".repeat(151);
+    let of = |team: &str| {
+        logs(attributes(&[("service.name", &"shop"), ("team", &team)]), None, vec![record("x", &[])])
+    };
+    let mut request: Vec<ResourceLogs> = ["a/b", "a|b", ".", "..", &long, "é", "good"].map(of).into();
+    request.push(logs(
+        shop(),
+        None,
+        vec![record("x", &[("kind", &"noise")]), record("x", &[("kind", &"k")])],
+    ));
+    send(&agent, request);
+    let lost = finish(&mut agent, &loki, 9).await;
+    assert_eq!(lost, [("invalid_tenant".to_owned(), 6), ("relabel".to_owned(), 1)].into());
+    assert_eq!((loki.tenants(), loki.rejections()), (vec!["good".to_owned(), "rest".to_owned()], Vec::new()));
+}
