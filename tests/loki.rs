@@ -31,7 +31,7 @@ mod sdk;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -128,22 +128,24 @@ fn dropped(metrics: &str) -> BTreeMap<String, u64> {
 /// Waits until `count` records have ended one way or the other, stops the agent, and says what it counted as dropped.
 async fn finish(agent: &mut Agent, loki: &Loki, count: u64) -> BTreeMap<String, u64> {
     let mut last = (0, BTreeMap::new());
-    let start = std::time::Instant::now();
-    loop {
+    let ended = |last: &(u64, BTreeMap<String, u64>)| last.0 + last.1.values().sum::<u64>();
+    let mut moved = Instant::now();
+    while ended(&last) < count || loki.in_flight() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let before = ended(&last);
         if let Ok(told) = agent.scrape() {
             last = (sent(agent), dropped(&told));
         }
-        if last.0 + last.1.values().sum::<u64>() >= count && loki.in_flight() == 0 {
-            break;
+        if ended(&last) > before {
+            moved = Instant::now();
         }
-        let stuck = start.elapsed() > Duration::from_secs(30);
+        let stuck = moved.elapsed() > Duration::from_secs(30);
         assert!(!stuck, "{count} records have not ended: {last:?}; rejected: {:?}", loki.rejections());
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let status = tokio::task::block_in_place(|| agent.terminate(Duration::from_secs(20)));
     assert!(status.success(), "{status}");
     assert_eq!(loki.violations(), Vec::<String>::new());
-    assert_eq!(last.0 + last.1.values().sum::<u64>(), count, "each ends once: {last:?}");
+    assert_eq!(ended(&last), count, "each ends once: {last:?}");
     last.1
 }
 

@@ -59,8 +59,8 @@ fn send_part(
     count
 }
 
-async fn run(more: &[&str]) {
-    let items = from_env("TIDEGATE_ITEMS", 12_000) as usize;
+async fn run(items: u64, more: &[&str]) {
+    let items = items as usize;
     let seed = from_env("TIDEGATE_SEED", 1);
     let many = 1 << 40;
     let limits = Limits { rate: (many, many), stream_rate: (many, many), ..Default::default() };
@@ -133,10 +133,10 @@ async fn run(more: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_each_record_is_stored_once_and_in_order() {
-    run(&[]).await;
+    run(from_env("TIDEGATE_ITEMS", 12_000), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_each_record_is_stored_once_and_in_order_json() {
-    run(&[JSON]).await;
+    run(from_env("TIDEGATE_ITEMS", 12_000) / 4, &[JSON]).await;
 }

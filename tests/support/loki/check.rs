@@ -168,7 +168,7 @@ pub fn streams(
         let mut good = Vec::with_capacity(stream.entries.len());
         for mut entry in std::mem::take(&mut stream.entries) {
             if limits.truncate && entry.line.len() > limits.line {
-                let end = entry.line.floor_char_boundary(limits.line);
+                let end = (0..=limits.line).rev().find(|at| entry.line.is_char_boundary(*at)).unwrap_or(0);
                 entry.line.truncate(end);
             }
             if let Err(message) = check_entry(limits, &stream.text, &entry) {
