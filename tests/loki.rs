@@ -26,6 +26,8 @@ mod limits;
 mod mapping;
 #[path = "loki/random.rs"]
 mod random;
+#[path = "loki/ready.rs"]
+mod ready;
 #[path = "loki/sdk.rs"]
 mod sdk;
 
