@@ -221,3 +221,19 @@ async fn text_that_is_not_utf8() {
     assert!(rows[0].entry.get("meta").unwrap().starts_with("meta "), "{rows:?}");
     assert_eq!(rows[0].entry.get("nam_e"), Some("v"));
 }
+
+/// What Loki will refuse whatever we do takes nothing else with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impossible_times() {
+    for encoding in ["encoding: protobuf", JSON] {
+        let loki = Loki::start(Options::default()).await;
+        let mut agent = agent(&loki, &[encoding]);
+        let hours = |n: u64| now() as u64 + n * 3_600_000_000_000;
+        let times = [u64::MAX, i64::MAX as u64, i64::MAX as u64 + 1, hours(2), 1, hours(0)];
+        let one = |time_unix_nano: &u64| LogRecord { time_unix_nano: *time_unix_nano, ..record("x", &[]) };
+        send(&agent, vec![logs(shop(), None, times.iter().map(one).collect())]);
+        let lost: u64 = finish(&mut agent, &loki, 6).await.values().sum();
+        assert_eq!((loki.stored(), lost), (1, 5), "{encoding}: {:?}", loki.rejections());
+        assert!(loki.requests().len() < 20);
+    }
+}

@@ -383,3 +383,18 @@ async fn what_may_not_be_sent_is_dropped_for_a_reason() {
     assert_eq!(lost, [("invalid_tenant".to_owned(), 6), ("relabel".to_owned(), 1)].into());
     assert_eq!((loki.tenants(), loki.rejections()), (vec!["good".to_owned(), "rest".to_owned()], Vec::new()));
 }
+
+/// A hint that names nothing there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_is_not_there_is_the_default() {
+    let loki = Loki::start(Options { auth: true, ..Default::default() }).await;
+    let mut agent = agent(&loki, &["headers: {x-scope-orgid: rest}"]);
+    let hinted = |team: Option<&str>| {
+        let mut all = attributes(&[("service.name", &"shop"), ("loki.tenant", &"team")]);
+        team.iter().for_each(|team| all.extend(attributes(&[("team", team)])));
+        logs(all, None, vec![record("x", &[])])
+    };
+    send(&agent, vec![hinted(None), hinted(Some("")), hinted(Some("a"))]);
+    let lost = finish(&mut agent, &loki, 3).await;
+    assert_eq!((loki.tenants(), lost.len()), (vec!["a".to_owned(), "rest".to_owned()], 0), "{lost:?}");
+}

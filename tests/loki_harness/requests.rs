@@ -161,6 +161,16 @@ const CASES: &[(&str, Edit, u16, &str, usize)] = &[
         "2 errors like: error at least one label pair",
         0,
     ),
+    (
+        "two kinds of bad",
+        |r| {
+            r.streams[0].labels = "{}".into();
+            r.streams[1].entries[0].line = vec![b'x'; 262_145];
+        },
+        400,
+        "1 errors like: error at least one label pair is required per stream",
+        1,
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -108,8 +108,9 @@ impl Errors {
 
     /// As the answer has them.
     pub fn text(&self) -> Option<String> {
+        let alone = self.0.len() == 1;
         let one = |(message, count): (&String, &usize)| match count {
-            1 => message.clone(),
+            1 if alone => message.clone(),
             _ => format!("{count} errors like: {message}"),
         };
         (!self.0.is_empty()).then(|| self.0.iter().map(one).collect::<Vec<_>>().join("; "))
