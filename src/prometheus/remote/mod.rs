@@ -23,6 +23,7 @@ mod gauges;
 mod groups;
 mod negotiation;
 mod open;
+mod pen;
 mod points;
 mod scan;
 mod series;

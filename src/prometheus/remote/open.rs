@@ -46,6 +46,9 @@ pub(super) struct ExemplarText {
     pub time: i64,
 }
 
+/// How much room is kept from request to request, in bytes.
+const KEPT: usize = 1 << 20;
+
 /// One request being filled.
 #[derive(Debug)]
 pub(super) struct Open {
@@ -102,6 +105,11 @@ impl Open {
         self.head.len() + self.blocks.len() + self.series.len()
     }
 
+    /// Bytes of the table of symbols, which outlives requests.
+    pub fn table_bytes(&self) -> usize {
+        self.locals.capacity() * 8
+    }
+
     /// Compresses what fills blocks.
     #[inline]
     pub fn compress(&mut self, snappy: &mut Snappy) {
@@ -143,7 +151,7 @@ impl Open {
         snappy: &mut Snappy,
     ) -> Option<WriteBody> {
         if self.series.is_empty() && self.before == 0 {
-            self.version = version;
+            self.begin(version);
             return None;
         }
         let (head, series) = (self.head.len(), self.before + self.series.len());
@@ -152,10 +160,6 @@ impl Open {
         snappy.append(&self.head, &mut wire);
         wire.extend_from_slice(&self.blocks);
         snappy.append(&self.series, &mut wire);
-        self.head.clear();
-        self.blocks.clear();
-        self.series.clear();
-        self.before = 0;
         let body = WriteBody::new(
             self.version,
             wire.into(),
@@ -165,6 +169,16 @@ impl Open {
             std::mem::take(&mut self.steps),
             back,
         );
+        self.begin(version);
+        Some(body)
+    }
+
+    fn begin(&mut self, version: Version) {
+        for buffer in [&mut self.head, &mut self.blocks, &mut self.series] {
+            buffer.clear();
+            buffer.shrink_to(KEPT);
+        }
+        self.before = 0;
         self.version = version;
         self.symbols = 0;
         self.others.clear();
@@ -173,12 +187,11 @@ impl Open {
             self.locals.clear();
             self.stamp = 1;
         }
-        Some(body)
     }
 
     /// Forgets what symbol ids mean: they are numbered anew. The request must be closed.
     pub fn forget_symbols(&mut self) {
-        self.locals.clear();
+        self.locals = Vec::new();
     }
 
     /// Appends a series with one sample, or with what `extra` holds (encoded fields), or both.
