@@ -22,6 +22,7 @@ mod gauges;
 mod groups;
 mod negotiation;
 mod open;
+mod pen;
 mod points;
 mod series;
 mod snappy;

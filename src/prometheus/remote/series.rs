@@ -19,11 +19,12 @@ use crate::prometheus::identity::{Identity, attributes_field};
 use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
 use crate::prometheus::scan::Scan;
 
-/// The key of the family of `target_info`.
-pub(super) const TARGET_INFO: u128 = 0;
-
 /// How many resources' `target_info` is remembered.
 const TARGETS: usize = 16 << 10;
+
+/// What a cache may pass its share by while a batch is worked on, so that small caches need not begin anew all the
+/// time.
+const SLACK: usize = 1 << 20;
 
 /// Everything that is known of series.
 pub(super) struct Series {
@@ -33,6 +34,7 @@ pub(super) struct Series {
     pub groups: Groups,
     pub families: Families,
     targets: HashMap<u128, Option<Arc<Target>>>,
+    target_bytes: usize,
     identity: Identity,
     shards: u32,
     exponential: Exponential,
@@ -43,6 +45,8 @@ pub(super) struct Series {
     native_histograms: Option<bool>,
     /// Whether delta temporality is converted.
     accumulates: bool,
+    /// Whether each partition has families of its own, because it is told of them.
+    families_apart: bool,
     cap: usize,
     /// The block that was made last, for series that are not kept.
     block: Vec<u8>,
@@ -92,12 +96,14 @@ impl Series {
             groups: Groups::new(cap / 8 / 32),
             families: Families::default(),
             targets: HashMap::new(),
+            target_bytes: 0,
             identity: Identity::new(),
             shards: options.shards.max(1) as u32,
             exponential: options.exponential,
             single: options.out_of_order == OutOfOrder::Drop && !options.senders_wait,
             native_histograms: options.custom_buckets.then_some(options.keep_classic),
             accumulates: options.delta.is_some(),
+            families_apart: options.metadata && !options.partition_keys.is_empty(),
             cap,
             block: Vec::new(),
             labels: LabelSet::default(),
@@ -116,28 +122,28 @@ impl Series {
 
     /// Whether a cache has had its share.
     pub fn is_full(&self) -> bool {
-        self.store.is_full()
-            || self.groups.is_full()
-            || self.families.bytes() > self.cap / 8
-            || self.targets.len() > TARGETS
+        self.store.is_full() || self.groups.is_full() || self.families.bytes() > self.cap / 8
     }
 
-    /// Brings the caches back below their shares. Symbols and entries are numbered anew.
-    pub fn make_room(&mut self) {
+    /// Brings the caches back below their shares. Symbols and entries are numbered anew. The horizon is that of
+    /// [`Groups::advance`].
+    pub fn make_room(&mut self, horizon: i64) {
         if self.store.is_full() {
             self.store.age();
         }
         if self.groups.is_full() {
-            self.groups.shrink();
+            self.groups.shrink(horizon);
             self.store.clear();
-            self.targets.clear();
+            self.forget_targets();
         }
         if self.families.bytes() > self.cap / 8 {
             self.families.clear();
         }
-        if self.targets.len() > TARGETS {
-            self.targets.clear();
-        }
+    }
+
+    fn forget_targets(&mut self) {
+        self.targets = HashMap::new();
+        self.target_bytes = 0;
     }
 
     pub fn figures(&self) -> CacheFigures {
@@ -146,8 +152,13 @@ impl Series {
             misses: self.store.misses,
             forgotten: self.store.forgotten,
             series: self.store.len(),
-            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes(),
+            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes() + self.target_bytes,
         }
+    }
+
+    /// A hash that nobody outside can foresee.
+    pub fn hash(&self, bytes: &[u8]) -> u128 {
+        self.identity.hash(bytes)
     }
 
     /// Begins a resource.
@@ -170,26 +181,40 @@ impl Series {
 
     /// The family of a metric, and the hash of everything above its points.
     #[inline]
-    pub fn family(&mut self, metric: &Metric<'_>, above: u128) -> Result<(u32, u128), WireError> {
-        // Never the key of `target_info`.
-        let key = self.identity.metric(metric)? | 1;
+    pub fn family(
+        &mut self,
+        metric: &Metric<'_>,
+        above: u128,
+        partition: u64,
+    ) -> Result<(u32, u128), WireError> {
+        let mut key = self.identity.metric(metric)?;
+        if self.families_apart {
+            key = self.identity.mix(u128::from(partition), key);
+        }
+        // Odd: never the key of `target_info`.
+        key |= 1;
         let seed = self.identity.mix(above, key);
         let at = match self.families.find(key) {
             Some(at) => at,
-            None => self.meet(key, metric)?,
+            None => self.meet(key, metric, partition)?,
         };
         if let Some(known) = self.families.get_mut(at) {
             known.seen = true;
-            if known.description != metric.description {
+            let before = known.bytes();
+            let changed = known.description != metric.description && known.skip.is_none();
+            if changed {
                 known.redescribe(metric.description);
             }
             known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
+            if changed {
+                self.families.changed(at, before);
+            }
         }
         Ok((at, seed))
     }
 
     #[cold]
-    fn meet(&mut self, key: u128, metric: &Metric<'_>) -> Result<u32, WireError> {
+    fn meet(&mut self, key: u128, metric: &Metric<'_>, partition: u64) -> Result<u32, WireError> {
         let (family, skip) = match self.mapper.family(metric)? {
             Ok(family) => (family, (metric.temporality == DELTA && !self.accumulates).then_some("delta")),
             Err(why) => (Family::default(), Some(why.reason())),
@@ -204,7 +229,21 @@ impl Series {
             Kind::Summary => Form::Summary,
             _ => Form::Single,
         };
-        Ok(self.families.insert(key, Known::new(family, metric.description, skip), form))
+        let known = Known::new(family, metric.description, skip, self.told_to(partition));
+        Ok(self.remember(key, known, form))
+    }
+
+    /// Remembers a family, of which no number is held at this point. Others go where a batch has too many.
+    fn remember(&mut self, key: u128, known: Known, form: Form) -> u32 {
+        if self.families.bytes() > self.cap / 4 + SLACK {
+            self.families.clear();
+        }
+        self.families.insert(key, known, form)
+    }
+
+    /// The partition as far as families are kept apart.
+    pub fn told_to(&self, partition: u64) -> u64 {
+        if self.families_apart { partition } else { 0 }
     }
 
     /// The series of a point.
@@ -252,7 +291,7 @@ impl Series {
         let number = matches!(cx.metric.kind, Kind::Gauge | Kind::Sum);
         let cuts = self.lay(&labels, own, number, cx.family);
         let (group, shard) = self.identify(&labels, cx.family, own, cx.resource.partition);
-        let at = (self.block.len() <= Store::LARGEST)
+        let at = (self.block.len() <= Store::LARGEST && self.store.has_room())
             .then(|| self.store.insert(key, group, shard, cuts, &self.block));
         self.labels = labels;
         Ok(Placed { key, group, shard, cuts, at })
@@ -327,14 +366,26 @@ impl Series {
             Some(mapped) => mapped,
             None => self.mapper.resource(resource.group.attributes())?,
         };
-        let family = self.target_family();
+        let family = self.target_family(resource.partition);
         let target = mapped.target_info.as_ref().map(|labels| {
             let (group, shard) = self.identify(labels, family, "", resource.partition);
             Arc::new(Target { labels: labels.clone(), group, shard })
         });
         resource.labels = Some(mapped);
+        if self.targets.len() >= TARGETS || self.target_bytes > self.cap / 8 + SLACK {
+            self.forget_targets();
+        }
+        self.target_bytes += 128 + target.as_ref().map_or(0, |target| target.labels.bytes());
         self.targets.insert(resource.hash, target.clone());
         Ok(target)
+    }
+
+    /// How many bytes the common labels of a placed point's series are.
+    pub fn block_len(&self, placed: &Placed) -> usize {
+        match placed.at {
+            Some(at) => self.store.entry(at).map_or(0, |(_, block)| block.len()),
+            None => self.block.len(),
+        }
     }
 
     /// What is needed to write the series of a placed point: its labels, its family, and, if that clashes with
@@ -344,6 +395,7 @@ impl Series {
         placed: &Placed,
         family: u32,
         partition: u64,
+        horizon: i64,
     ) -> Option<(&[u8], &Known, &Symbols, Option<Clash<'_>>)> {
         let block = match placed.at {
             Some(at) => self.store.entry(at)?.1,
@@ -354,13 +406,17 @@ impl Series {
             groups: &mut self.groups,
             identity: &self.identity,
             partition,
+            horizon,
         });
         Some((block, known, self.store.symbols(), clash))
     }
 
     /// The family of `target_info`, ready to be written.
-    pub fn target_family(&mut self) -> u32 {
-        let at = match self.families.find(TARGET_INFO) {
+    pub fn target_family(&mut self, partition: u64) -> u32 {
+        let partition = self.told_to(partition);
+        // Even, which no other family's is.
+        let key = u128::from(partition) << 1;
+        let at = match self.families.find(key) {
             Some(at) => at,
             None => {
                 let family = Family {
@@ -369,10 +425,11 @@ impl Series {
                     help: "Target metadata".to_owned(),
                     unit: String::new(),
                 };
-                self.families.insert(TARGET_INFO, Known::new(family, b"", None), Form::Single)
+                self.remember(key, Known::new(family, b"", None, partition), Form::Single)
             }
         };
         if let Some(known) = self.families.get_mut(at) {
+            known.seen = true;
             known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
         }
         at
@@ -384,6 +441,7 @@ pub(super) struct Clash<'e> {
     groups: &'e mut Groups,
     identity: &'e Identity,
     partition: u64,
+    horizon: i64,
 }
 
 impl Clash<'_> {
@@ -403,6 +461,6 @@ impl Clash<'_> {
             }
         }
         let group = self.groups.intern(self.identity.hash(&buffer));
-        matches!(self.groups.advance(group, time), Order::Newer(_))
+        matches!(self.groups.advance(group, time, self.horizon), Order::Newer(_))
     }
 }
