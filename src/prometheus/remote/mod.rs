@@ -28,6 +28,7 @@ mod points;
 mod scan;
 mod series;
 mod snappy;
+mod target;
 #[cfg(test)]
 mod tests;
 mod wire;
