@@ -21,18 +21,12 @@ use crate::telemetry::Metrics;
 
 /// How often 1.0 sends metadata again, milliseconds.
 const METADATA_EVERY: i64 = 60_000;
-/// How far apart `target_info` samples are within one batch: half of Prometheus' default look-back.
-const TARGET_INFO_STEP: i64 = 150_000;
-/// How soon the next one may follow.
-const TARGET_INFO_REST: i64 = 60_000;
 /// How far ahead of our clock receivers take samples.
 const AHEAD: i64 = 600_000;
 /// What a batch may become, compressed: this, and so many times its own size. Labels of a resource or scope are
 /// repeated for each point, so that a small request could be made to fill any memory.
 const BATCH: usize = 64 << 20;
 const BATCH_TIMES: usize = 4;
-/// How much of the past one batch gets `target_info` for.
-const TARGET_INFO_SPAN: i64 = 24 * TARGET_INFO_STEP;
 
 /// Makes remote write requests.
 pub struct RemoteEncoder {
@@ -169,7 +163,7 @@ impl RemoteEncoder {
 
     /// Looks after a request that has grown.
     #[inline]
-    fn grown(&mut self, shard: usize, out: &mut Output<'_, WriteBody>) {
+    pub(super) fn grown(&mut self, shard: usize, out: &mut Output<'_, WriteBody>) {
         let Some(open) = self.shards.get_mut(shard) else { return };
         open.compress(&mut self.snappy);
         if open.size() >= self.full {
@@ -263,31 +257,6 @@ impl RemoteEncoder {
             Order::Newer(_) => Ok(None),
             Order::Same => Err("duplicate"),
             Order::Older => Err("out_of_order"),
-        }
-    }
-
-    /// `target_info` for the time that the points of a resource span.
-    fn target_info(
-        &mut self,
-        resource: &mut ResourceCx<'_>,
-        out: &mut Output<'_, WriteBody>,
-    ) -> Result<(), WireError> {
-        let Some(target) = self.series.target(resource)? else { return Ok(()) };
-        let (horizon, (first, last)) = (self.horizon(), resource.times);
-        let mut time = first.max(last - TARGET_INFO_SPAN);
-        loop {
-            let newest = self.series.groups.newest(target.group);
-            let rested = time >= newest.saturating_add(TARGET_INFO_REST);
-            let due = newest == i64::MIN || rested || newest > horizon && time <= horizon;
-            if due && self.budget > 0 {
-                self.series.groups.advance(target.group, time, horizon);
-                let shard = self.tell_target(&target, resource.partition, time);
-                self.grown(shard, out);
-            }
-            if time >= last {
-                return Ok(());
-            }
-            time = (time + TARGET_INFO_STEP).min(last);
         }
     }
 }

@@ -5,14 +5,14 @@
 use super::Version;
 use super::cache::Symbols;
 use super::encoder::{MetricCx, RemoteEncoder};
-use super::families::{Known, label};
+use super::families::Known;
 use super::open::Sample;
 use super::pen::Pen;
-use super::series::{Placed, Target};
+use super::series::Placed;
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
 use crate::pdata::wire::WireError;
 use crate::prometheus::exemplars::ExemplarList;
-use crate::prometheus::map::{DELTA, NAME};
+use crate::prometheus::map::DELTA;
 use crate::prometheus::native::{Exponential, Native, ORDINARY_NAN, STALE, Skip, classic};
 use crate::prometheus::scan::Scan;
 use crate::prometheus::text::plain_double;
@@ -366,35 +366,6 @@ impl RemoteEncoder {
         };
         pen.summary(scan.count, scan.sum.unwrap_or_default(), numbers(&scratch.counts));
         Ok(pen.end(step))
-    }
-
-    /// Writes a `target_info` sample; gives its shard.
-    pub(super) fn tell_target(&mut self, target: &Target, partition: u64, time: i64) -> usize {
-        let family = self.series.target_family(partition);
-        let version = self.version();
-        let RemoteEncoder { series, shards, scratch, .. } = self;
-        let shard = target.shard as usize;
-        let Some(known) = series.families.get_mut(family) else { return shard };
-        let (name, meta) = (known.names[0].clone(), known.meta);
-        let block = &mut scratch.message;
-        block.clear();
-        let before = target.labels.before(NAME);
-        for (i, (label_name, value)) in target.labels.iter().enumerate() {
-            if i == before {
-                block.extend_from_slice(&name);
-            }
-            label(version, series.store.symbols_mut(), label_name, value, block);
-        }
-        if before >= target.labels.len() {
-            block.extend_from_slice(&name);
-        }
-        if let Some(open) = shards.get_mut(shard) {
-            let sample = Sample { bits: 1f64.to_bits(), time, start: 0 };
-            let start = open.series_size();
-            open.series(series.store.symbols(), &[block], Some(sample), &[], meta);
-            open.end_extra(start);
-        }
-        shard
     }
 
     /// Makes the labels of bounds, if they are not those of the family's last point.

@@ -3,28 +3,23 @@
 //! The key of a point is the hash of its attributes, mixed with that of everything above it: partition, resource,
 //! scope, metric; see [`Identity`].
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::body::Version;
 use super::cache::{Store, Symbols};
 use super::encoder::{CacheFigures, MetricCx};
 use super::families::{Families, Form, Known, label};
 use super::groups::{Groups, Order};
+use super::target::Targets;
 use super::{Exponential, OutOfOrder, RemoteOptions};
 use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
 use crate::pdata::metrics::{Kind, Metric};
 use crate::pdata::wire::WireError;
 use crate::prometheus::identity::{Identity, attributes_field};
-use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
+use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, NAME, Resource, Scope};
 use crate::prometheus::scan::Scan;
-
-/// How many resources' `target_info` is remembered.
-const TARGETS: usize = 16 << 10;
 
 /// What a cache may pass its share by while a batch is worked on, so that small caches need not begin anew all the
 /// time.
-const SLACK: usize = 1 << 20;
+pub(super) const SLACK: usize = 1 << 20;
 
 /// Everything that is known of series.
 pub(super) struct Series {
@@ -33,8 +28,7 @@ pub(super) struct Series {
     pub store: Store,
     pub groups: Groups,
     pub families: Families,
-    targets: HashMap<u128, Option<Arc<Target>>>,
-    target_bytes: usize,
+    pub targets: Targets,
     identity: Identity,
     shards: u32,
     exponential: Exponential,
@@ -47,7 +41,8 @@ pub(super) struct Series {
     accumulates: bool,
     /// Whether each partition has families of its own, because it is told of them.
     families_apart: bool,
-    cap: usize,
+    /// The cap of all caches, bytes.
+    pub cap: usize,
     /// The block that was made last, for series that are not kept.
     block: Vec<u8>,
     labels: LabelSet,
@@ -71,18 +66,11 @@ pub(super) struct ResourceCx<'a> {
     pub group: ResourceGroup<'a>,
     /// The earliest and the latest time of its samples, milliseconds.
     pub times: (i64, i64),
-    hash: u128,
+    pub hash: u128,
     pub partition: u64,
-    labels: Option<Resource>,
+    /// What it gives to its series, once that is known.
+    pub labels: Option<Resource>,
     scope: Option<(u128, Scope)>,
-}
-
-/// A `target_info` series.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub labels: LabelSet,
-    pub group: u32,
-    pub shard: u32,
 }
 
 impl Series {
@@ -95,8 +83,7 @@ impl Series {
             // A group takes about 32 bytes.
             groups: Groups::new(cap / 8 / 32),
             families: Families::default(),
-            targets: HashMap::new(),
-            target_bytes: 0,
+            targets: Targets::default(),
             identity: Identity::new(),
             shards: options.shards.max(1) as u32,
             exponential: options.exponential,
@@ -134,16 +121,11 @@ impl Series {
         if self.groups.is_full() {
             self.groups.shrink(horizon);
             self.store.clear();
-            self.forget_targets();
+            self.targets.clear();
         }
         if self.families.bytes() > self.cap / 8 {
             self.families.clear();
         }
-    }
-
-    fn forget_targets(&mut self) {
-        self.targets = HashMap::new();
-        self.target_bytes = 0;
     }
 
     pub fn figures(&self) -> CacheFigures {
@@ -152,7 +134,7 @@ impl Series {
             misses: self.store.misses,
             forgotten: self.store.forgotten,
             series: self.store.len(),
-            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes() + self.target_bytes,
+            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes() + self.targets.bytes(),
         }
     }
 
@@ -200,8 +182,8 @@ impl Series {
         };
         if let Some(known) = self.families.get_mut(at) {
             known.seen = true;
-            let before = known.bytes();
             let changed = known.description != metric.description && known.skip.is_none();
+            let before = if changed { known.bytes() } else { 0 };
             if changed {
                 known.redescribe(metric.description);
             }
@@ -234,7 +216,7 @@ impl Series {
     }
 
     /// Remembers a family, of which no number is held at this point. Others go where a batch has too many.
-    fn remember(&mut self, key: u128, known: Known, form: Form) -> u32 {
+    pub fn remember(&mut self, key: u128, known: Known, form: Form) -> u32 {
         if self.families.bytes() > self.cap / 4 + SLACK {
             self.families.clear();
         }
@@ -331,7 +313,7 @@ impl Series {
     }
 
     /// The group and the shard of labels.
-    fn identify(&mut self, labels: &LabelSet, family: u32, own: &str, partition: u64) -> (u32, u32) {
+    pub fn identify(&mut self, labels: &LabelSet, family: u32, own: &str, partition: u64) -> (u32, u32) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.extend_from_slice(&partition.to_le_bytes());
@@ -355,29 +337,6 @@ impl Series {
         let group = self.groups.intern(self.identity.hash(&buffer));
         self.buffer = buffer;
         (group, shard)
-    }
-
-    /// The `target_info` of a resource.
-    pub fn target(&mut self, resource: &mut ResourceCx<'_>) -> Result<Option<Arc<Target>>, WireError> {
-        if let Some(known) = self.targets.get(&resource.hash) {
-            return Ok(known.clone());
-        }
-        let mapped = match resource.labels.take() {
-            Some(mapped) => mapped,
-            None => self.mapper.resource(resource.group.attributes())?,
-        };
-        let family = self.target_family(resource.partition);
-        let target = mapped.target_info.as_ref().map(|labels| {
-            let (group, shard) = self.identify(labels, family, "", resource.partition);
-            Arc::new(Target { labels: labels.clone(), group, shard })
-        });
-        resource.labels = Some(mapped);
-        if self.targets.len() >= TARGETS || self.target_bytes > self.cap / 8 + SLACK {
-            self.forget_targets();
-        }
-        self.target_bytes += 128 + target.as_ref().map_or(0, |target| target.labels.bytes());
-        self.targets.insert(resource.hash, target.clone());
-        Ok(target)
     }
 
     /// How many bytes the common labels of a placed point's series are.
@@ -409,30 +368,6 @@ impl Series {
             horizon,
         });
         Some((block, known, self.store.symbols(), clash))
-    }
-
-    /// The family of `target_info`, ready to be written.
-    pub fn target_family(&mut self, partition: u64) -> u32 {
-        let partition = self.told_to(partition);
-        // Even, which no other family's is.
-        let key = u128::from(partition) << 1;
-        let at = match self.families.find(key) {
-            Some(at) => at,
-            None => {
-                let family = Family {
-                    name: self.mapper.options().namer.target_info(),
-                    kind: MetricType::Gauge,
-                    help: "Target metadata".to_owned(),
-                    unit: String::new(),
-                };
-                self.remember(key, Known::new(family, b"", None, partition), Form::Single)
-            }
-        };
-        if let Some(known) = self.families.get_mut(at) {
-            known.seen = true;
-            known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
-        }
-        at
     }
 }
 
