@@ -59,8 +59,13 @@ impl ExemplarList {
                 self.list.push(exemplar);
             }
         }
-        self.list.sort_by(|a, b| f64::from_bits(a.bits).total_cmp(&f64::from_bits(b.bits)));
+        self.sort_by_value();
         Ok(())
+    }
+
+    /// Puts them in the order in which [`ExemplarList::up_to`] wants them.
+    pub fn sort_by_value(&mut self) {
+        self.list.sort_by(|a, b| f64::from_bits(a.bits).total_cmp(&f64::from_bits(b.bits)));
     }
 
     /// All of them.

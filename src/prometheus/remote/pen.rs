@@ -133,6 +133,8 @@ impl Pen<'_> {
         }
         self.open.series(self.symbols, &parts, None, &extra, known.meta);
         scratch.extra = extra;
+        // The classic form may follow.
+        scratch.exemplars.sort_by_value();
     }
 
     pub fn summary(&mut self, count: u64, sum: u64, values: impl Iterator<Item = u64>) {

@@ -405,7 +405,7 @@ impl RemoteEncoder {
         })
     }
 
-    /// Has `labels` made for a list of numbers, which says how many bytes they are and whether they had to be made, and
+    /// Has `labels` made for a list of numbers, which says how many bytes they are and whether they had to be made;
     /// looks at what the point's series take: one for each number, and up to four more.
     #[inline]
     fn prepare(

@@ -135,6 +135,26 @@ fn exemplars_ascend_in_time() {
 }
 
 #[test]
+fn exemplars_find_their_buckets_beside_the_native_form_too() {
+    let given = |value: f64, at: u64| Exemplar {
+        time_unix_nano: (NOW + at) * 1_000_000,
+        value: Some(exemplar::Value::AsDouble(value)),
+        ..Default::default()
+    };
+    let mut both = histogram("h", vec![2.5]);
+    let Some(Data::Histogram(data)) = &mut both.data else { panic!() };
+    data.data_points[0].sum = Some(4.0);
+    data.data_points[0].exemplars = vec![given(1.0, 30), given(3.0, 10)];
+    let mut options = options(Version::V2);
+    (options.custom_buckets, options.keep_classic) = (true, true);
+    let text = Rig::new(options).text(&[request(&[], vec![both])]);
+    assert_eq!(
+        text[text.len() - 2..],
+        ["h_bucket{le=\"2.5\"} 1 @0 # {} 1 @30", "h_bucket{le=\"+Inf\"} 2 @0 # {} 3 @10"]
+    );
+}
+
+#[test]
 fn points_behind_what_cannot_be_read_are_nobodys() {
     let mut rig = Rig::new(options(Version::V1));
     let good = request(&[], vec![gauge("g", vec![number(&[("a", "1")], 1.0, 0)])]).encode_to_vec();
