@@ -20,13 +20,16 @@ pub mod agent;
 pub mod grpc;
 pub mod http;
 pub mod load;
+pub mod loki;
 pub mod otlp;
 pub mod payload;
 pub mod process;
 pub mod prometheus;
 pub mod sink;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The three signals with what the wire calls them.
@@ -152,13 +155,14 @@ pub fn from_env(name: &str, default: u64) -> u64 {
 }
 
 /// A port on loopback that was free a moment ago and that no outgoing connection will take: it lies below the range
-/// from which the system gives those their ports.
+/// from which the system gives those their ports. Each is given once.
 pub fn free_port() -> u16 {
     const LOWEST: u16 = 12_000;
     const HIGHEST: u16 = 32_000;
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = fastrand::u16(LOWEST..HIGHEST);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() && GIVEN.lock().unwrap().insert(port) {
             return port;
         }
     }

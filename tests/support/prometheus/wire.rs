@@ -182,7 +182,7 @@ pub struct Metadata2 {
 }
 
 /// How a field is written.
-enum Kind {
+pub enum Kind {
     /// A varint up to this.
     UpTo(u64),
     /// A varint of 64 bits, signed or not.
@@ -200,12 +200,12 @@ enum Kind {
 
 /// A message: its name, and number, name, kind and "may occur several times" of its fields.
 pub struct Table {
-    name: &'static str,
-    fields: &'static [(u64, &'static str, Kind, bool)],
+    pub name: &'static str,
+    pub fields: &'static [(u64, &'static str, Kind, bool)],
 }
 
-const ONE: bool = false;
-const MANY: bool = true;
+pub const ONE: bool = false;
+pub const MANY: bool = true;
 const METRIC_TYPES: u64 = 7;
 
 pub static REQUEST_1: Table = Table {
