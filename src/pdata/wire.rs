@@ -158,6 +158,19 @@ impl<'a> Cursor<'a> {
         self.message
     }
 
+    /// Passes over the fields of bytes with this number that come next, as long as their tags and lengths are of one
+    /// byte each: for lists that are taken as they are. What is wrong with one is left for [`Cursor::next_field`].
+    #[inline]
+    pub fn pass_short(&mut self, number: u32) {
+        let Some(wanted) = u8::try_from(number << 3 | 2).ok().filter(|tag| *tag < 0x80) else { return };
+        while let [tag, len @ ..=0x7f, tail @ ..] = self.rest
+            && *tag == wanted
+            && let Some(after) = tail.get(usize::from(*len)..)
+        {
+            self.rest = after;
+        }
+    }
+
     /// The next field, or `None` at the end of the message.
     ///
     /// # Errors

@@ -24,6 +24,9 @@ pub struct ExemplarText {
     pub time: i64,
 }
 
+/// How many exemplars of a point are read: far more than a point has buckets.
+const MOST: usize = 4096;
+
 /// The exemplars of a point.
 #[derive(Debug, Default)]
 pub struct ExemplarList {
@@ -39,7 +42,8 @@ impl ExemplarList {
         self.given = 0;
     }
 
-    /// Reads the exemplars of a point, in order of their values. One without a value or a time is left out.
+    /// Reads the exemplars of a point, in order of their values. One without a value or a time is left out, and so
+    /// is what is beyond [`MOST`].
     ///
     /// # Errors
     /// They cannot be read.
@@ -50,13 +54,18 @@ impl ExemplarList {
             Kind::ExponentialHistogram => exponential_histogram_point::EXEMPLARS,
             _ => number_point::EXEMPLARS,
         };
-        for message in Messages::of(point, number) {
+        for message in Messages::of(point, number).take(MOST) {
             if let Some(exemplar) = text(&Exemplar::parse(message?)?)? {
                 self.list.push(exemplar);
             }
         }
-        self.list.sort_by(|a, b| f64::from_bits(a.bits).total_cmp(&f64::from_bits(b.bits)));
+        self.sort_by_value();
         Ok(())
+    }
+
+    /// Puts them in the order in which [`ExemplarList::up_to`] wants them.
+    pub fn sort_by_value(&mut self) {
+        self.list.sort_by(|a, b| f64::from_bits(a.bits).total_cmp(&f64::from_bits(b.bits)));
     }
 
     /// All of them.
@@ -64,13 +73,15 @@ impl ExemplarList {
         &self.list
     }
 
-    /// Those not given out yet with values of at most `bound`.
+    /// Those not given out yet with values of at most `bound`, in the order of their times.
     pub fn up_to(&mut self, bound: f64) -> &[ExemplarText] {
         let from = self.given;
         let rest = self.list.get(from..).unwrap_or_default();
         let within = |e: &ExemplarText| f64::from_bits(e.bits) <= bound || bound == f64::INFINITY;
         self.given += rest.iter().take_while(|e| within(e)).count();
-        self.list.get(from..self.given).unwrap_or_default()
+        let given = self.list.get_mut(from..self.given).unwrap_or_default();
+        given.sort_by_key(|e| e.time);
+        given
     }
 
     /// Puts them in the order of their times.

@@ -120,7 +120,8 @@ impl<'a> Scan<'a> {
                     scan.scattered = true;
                     continue;
                 }
-                to = field.end;
+                cursor.pass_short(layout.attributes);
+                to = cursor.pos();
             } else if number == 2 {
                 // Field 2 and 3 are the times in every kind of point.
                 scan.start = value.fixed64()?;

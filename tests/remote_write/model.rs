@@ -107,6 +107,13 @@ struct Stream {
     sent: Option<(Metric, Told)>,
 }
 
+impl Stream {
+    /// The start time that is sent: a gauge has none.
+    fn counted_from(&self) -> i64 {
+        if self.kind == Kind::Gauge { 0 } else { self.start }
+    }
+}
+
 /// A data point as the model sees it: labels that all its series share, and the rest of each.
 #[derive(Debug, Clone)]
 struct Told {
@@ -220,7 +227,7 @@ impl Load {
                 let late = stream.last - self.rng.i64(0..STEP);
                 if late > stream.start {
                     let (metric, series) = point(stream, (stream.start, late), false, &mut self.rng);
-                    out.push((metric, Told { labels, time: late, start: stream.start, series }));
+                    out.push((metric, Told { labels, time: late, start: stream.counted_from(), series }));
                 }
                 return out;
             }
@@ -235,7 +242,7 @@ impl Load {
             let ended = self.rng.u32(0..100) < 3;
             let (metric, series) = point(stream, (stream.start, time), ended, &mut self.rng);
             stream.last = time;
-            let told = Told { labels: labels.clone(), time, start: stream.start, series };
+            let told = Told { labels: labels.clone(), time, start: stream.counted_from(), series };
             stream.sent = Some((metric.clone(), told.clone()));
             out.push((metric, told));
         }

@@ -19,6 +19,9 @@ use crate::{config, config_enum};
 pub(super) const RESERVED: [&str; 4] =
     ["content-encoding", "content-type", "user-agent", "x-prometheus-remote-write-version"];
 
+/// The largest request that can be asked for: offsets into it have 32 bits, and no receiver takes as much.
+const LARGEST: i64 = 1 << 30;
+
 config_enum! {
     /// The version of the protocol.
     pub enum Message {
@@ -233,6 +236,8 @@ impl RemoteWriteConfig {
         let mut fail = |key: &str, why: String| cx.within(key, |cx| cx.error(node.pos_of(key), why));
         if self.max_batch_size_bytes < 0 {
             fail("max_batch_size_bytes", "max_batch_byte_size must be greater than 0".to_owned());
+        } else if self.max_batch_size_bytes > LARGEST {
+            fail("max_batch_size_bytes", format!("'max_batch_size_bytes' can be at most {LARGEST}"));
         }
         if self.max_batch_request_parallelism.is_some_and(|n| n < 1) {
             let why = "max_batch_request_parallelism can't be set to below 1";

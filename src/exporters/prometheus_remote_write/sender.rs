@@ -21,6 +21,9 @@ use crate::telemetry::Counter;
 const VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
 const RETRY_ATTEMPT: HeaderName = HeaderName::from_static("retry-attempt");
 
+/// The largest 1.0 message that is made of one of 2.0; a larger one is cut first. Prometheus takes no more.
+const MAX_OLDER: usize = 32 << 20;
+
 /// Sends requests to one destination.
 pub(super) struct WriteSender {
     post: Post,
@@ -101,7 +104,11 @@ impl WriteSender {
         }
         let block = match body.version() {
             Version::V1 => body.wire().clone(),
-            Version::V2 => body.to_v1().map_err(|e| Outcome::rejected(format!("as 1.0: {e}")))?,
+            Version::V2 => {
+                let block = body.to_v1(MAX_OLDER).map_err(|e| Outcome::rejected(format!("as 1.0: {e}")))?;
+                let reason = || format!("larger than {MAX_OLDER} bytes as remote write 1.0");
+                block.ok_or_else(|| Outcome::TooLarge { reason: reason() })?
+            }
         };
         let answer = self.post(attempt.client, Version::V1, block, attempts).await?;
         match answer::read(&answer, Version::V1, body.counts(), items, true, self.post.shown()) {

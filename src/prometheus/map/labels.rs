@@ -7,6 +7,7 @@
 //! Costs: one buffer and one list, reused; `n log n` comparisons of names.
 
 use std::cmp::Ordering;
+use std::mem::size_of;
 use std::ops::Range;
 
 /// Where a label comes from, the strongest first.
@@ -123,6 +124,11 @@ impl LabelSet {
             }
         }
         labels.truncate(kept);
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.text.capacity() + self.joined.capacity() + self.labels.capacity() * size_of::<Label>()
     }
 
     /// Names and values, in order once settled.

@@ -3,6 +3,7 @@
 //! A message is a head (the symbols of 2.0; nothing in 1.0) and series end to end; it is kept compressed. `ends` says
 //! where in the series each item (OTLP data point) ends, so that a refused request is cut without being read.
 
+use std::mem::size_of;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -165,11 +166,12 @@ impl WriteBody {
         self.delivered.store(true, Ordering::Release);
     }
 
-    /// The same data as the block of a 1.0 message: metadata and start times, which 1.0 has no place for, are left out.
+    /// The same data as the block of a 1.0 message: metadata and start times, which 1.0 has no place for, are left
+    /// out. `None` when that message would be larger than `max`: 1.0 repeats what 2.0 says once.
     ///
     /// # Errors
     /// It is no message of ours.
-    pub fn to_v1(&self) -> Result<Bytes, WireError> {
+    pub fn to_v1(&self, max: usize) -> Result<Option<Bytes>, WireError> {
         let message = self.message().map_err(|_| WireError::Truncated)?;
         let (head, body) = message.split_at_checked(self.head).ok_or(WireError::Truncated)?;
         let mut symbols: Vec<&[u8]> = Vec::new();
@@ -177,7 +179,7 @@ impl WriteBody {
         while let Some(field) = cursor.next_field()? {
             symbols.push(field.value.bytes()?);
         }
-        let mut out = Vec::with_capacity(body.len() * 4);
+        let mut out = Vec::with_capacity((body.len() * 4).min(max));
         let (mut series, mut inner) = (Vec::new(), Vec::new());
         let mut cursor = Cursor::new(body);
         while let Some(message) = cursor.next_field()? {
@@ -186,7 +188,8 @@ impl WriteBody {
             while let Some(part) = fields.next_field()? {
                 let bytes = part.value.bytes()?;
                 match part.number {
-                    1 => labels_to_v1(bytes, &symbols, &mut series)?,
+                    1 if !labels_to_v1(bytes, &symbols, max, &mut series)? => return Ok(None),
+                    1 => {}
                     2 => {
                         inner.clear();
                         without(bytes, 3, &mut inner)?;
@@ -199,15 +202,18 @@ impl WriteBody {
                     }
                     4 => {
                         inner.clear();
-                        exemplar_to_v1(bytes, &symbols, &mut inner)?;
+                        exemplar_to_v1(bytes, &symbols, max, &mut inner)?;
                         put_bytes(&mut series, 3, &inner);
                     }
                     _ => {}
                 }
             }
+            if out.len() + series.len() > max {
+                return Ok(None);
+            }
             put_bytes(&mut out, 1, &series);
         }
-        Ok(block(&[], &out))
+        Ok(Some(block(&[], &out)))
     }
 
     /// The series that belong to no item, and the others.
@@ -289,7 +295,8 @@ impl ShardBody for WriteBody {
     }
 
     fn size(&self) -> usize {
-        self.wire.len() + 4 * self.ends.items.len()
+        let steps = self.undo.as_ref().map_or(0, |undo| undo.steps.len());
+        self.wire.len() + 4 * self.ends.items.len() + steps * size_of::<Step>()
     }
 }
 
@@ -321,8 +328,13 @@ fn count(version: Version, series: &[u8]) -> Result<Counts, WireError> {
     Ok(counts)
 }
 
-/// Packed references as Label messages in field 1.
-fn labels_to_v1(mut refs: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result<(), WireError> {
+/// Packed references as Label messages in field 1; `false` when that is more than `max` bytes.
+fn labels_to_v1(
+    mut refs: &[u8],
+    symbols: &[&[u8]],
+    max: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, WireError> {
     let mut next = || -> Result<&[u8], WireError> {
         let (at, used) = read_varint(refs)?;
         refs = refs.get(used..).unwrap_or_default();
@@ -333,9 +345,12 @@ fn labels_to_v1(mut refs: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result
     loop {
         let name = match next() {
             Ok(name) => name,
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(true),
         };
         let value = next()?;
+        if out.len() + name.len() + value.len() > max {
+            return Ok(false);
+        }
         label.clear();
         put_bytes(&mut label, 1, name);
         put_bytes(&mut label, 2, value);
@@ -343,11 +358,13 @@ fn labels_to_v1(mut refs: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result
     }
 }
 
-fn exemplar_to_v1(message: &[u8], symbols: &[&[u8]], out: &mut Vec<u8>) -> Result<(), WireError> {
+fn exemplar_to_v1(message: &[u8], symbols: &[&[u8]], max: usize, out: &mut Vec<u8>) -> Result<(), WireError> {
     let mut cursor = Cursor::new(message);
     while let Some(part) = cursor.next_field()? {
         match (part.number, part.value) {
-            (1, Value::Bytes(refs)) => labels_to_v1(refs, symbols, out)?,
+            (1, Value::Bytes(refs)) => {
+                labels_to_v1(refs, symbols, max, out)?;
+            }
             _ => out.extend_from_slice(message.get(part.start..part.end).unwrap_or_default()),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Two generations: what is used stays in the young one, or moves there; when the young one has taken its half of
 //! the cap, it becomes the old one and what the old one still held is forgotten. So a series in use is never
-//! forgotten while the series in use fit into half the cap, memory is bounded, and nothing is scanned.
+//! forgotten while the series in use fit into half the cap, memory is bounded, and nothing is scanned. That happens
+//! between batches; a batch that brings more series than the whole cap has the rest of them made without being kept.
 //!
 //! Labels are kept as a *block*: in 1.0 the encoded Label fields, in 2.0 pairs of symbol ids of the generation.
 //!
@@ -33,6 +34,9 @@ pub(super) struct Entry {
     len: u32,
 }
 
+/// A generation is at most this large, so that offsets into it fit into 32 bits with room for a batch.
+const MOST: usize = 1 << 30;
+
 /// Strings with numbers.
 #[derive(Debug, Default)]
 pub(super) struct Symbols {
@@ -48,6 +52,8 @@ struct Generation {
     entries: Vec<Entry>,
     chunks: Vec<Vec<u8>>,
     symbols: Symbols,
+    /// How many entries have a copy in the next generation.
+    moved: usize,
 }
 
 /// Two generations of entries.
@@ -159,7 +165,7 @@ impl Store {
             young: Generation::default(),
             old: Generation::default(),
             symbolic,
-            half: cap / 2,
+            half: (cap / 2).min(MOST),
             hits: 0,
             misses: 0,
             forgotten: 0,
@@ -169,7 +175,7 @@ impl Store {
     /// Forgets everything.
     pub fn clear(&mut self) {
         let number = self.young.number + 1;
-        self.forgotten += (self.young.entries.len() + self.old.entries.len()) as u64;
+        self.forgotten += self.len() as u64;
         self.old = Generation::default();
         self.young = Generation { number, ..Generation::default() };
     }
@@ -201,6 +207,7 @@ impl Store {
                 }
             }
         }
+        self.old.moved += 1;
         Some(self.young.insert(entry, &block))
     }
 
@@ -212,7 +219,14 @@ impl Store {
 
     /// Whether the young generation has taken its half of the room: time to [`Store::age`].
     pub fn is_full(&self) -> bool {
-        self.young.bytes() >= self.half && !self.young.entries.is_empty()
+        let holds = !self.young.entries.is_empty() || self.young.symbols.len() > 0;
+        holds && self.young.bytes() >= self.half
+    }
+
+    /// Whether a series may be remembered. Only one batch with more series than fit into the cap can see it false.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.young.bytes() < 2 * self.half + 4 * CHUNK
     }
 
     /// Makes the young generation the old one. Entry numbers and symbols change: between batches only, so that the
@@ -221,7 +235,7 @@ impl Store {
         let number = self.young.number + 1;
         let young = Generation { number, ..Generation::default() };
         let old = std::mem::replace(&mut self.old, std::mem::replace(&mut self.young, young));
-        self.forgotten += old.entries.len() as u64;
+        self.forgotten += (old.entries.len() - old.moved) as u64;
     }
 
     /// An entry that was found or inserted since the last [`Store::age`].
@@ -246,9 +260,9 @@ impl Store {
         self.young.number
     }
 
-    /// Entries of both generations; one that moved counts twice until the old one is forgotten.
+    /// Series held.
     pub fn len(&self) -> usize {
-        self.young.entries.len() + self.old.entries.len()
+        self.young.entries.len() + self.old.entries.len() - self.old.moved
     }
 
     /// Bytes held.

@@ -1,7 +1,7 @@
 //! From a batch to the open requests of shards: the walk over resources, scopes and metrics.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::body::{Returned, Step, Version, WriteBody};
 use super::gauges::Gauges;
@@ -11,7 +11,7 @@ use super::points::Scratch;
 use super::series::{Placed, ResourceCx, Series};
 use super::snappy::Snappy;
 use super::{OutOfOrder, RemoteOptions};
-use crate::exporters::delivery::sharded::{Output, ShardEncoder};
+use crate::exporters::delivery::sharded::{Output, ShardBody, ShardEncoder};
 use crate::pdata::common::{ScopeGroup, groups};
 use crate::pdata::metrics::Metric;
 use crate::pdata::wire::WireError;
@@ -19,14 +19,14 @@ use crate::pdata::{Batch, ClientInfo};
 use crate::prometheus::delta::Accumulator;
 use crate::telemetry::Metrics;
 
-/// How often 1.0 sends metadata again.
-const METADATA_EVERY: Duration = Duration::from_secs(60);
-/// How far apart `target_info` samples are within one batch: half of Prometheus' default look-back.
-const TARGET_INFO_STEP: i64 = 150_000;
-/// How soon the next one may follow.
-const TARGET_INFO_REST: i64 = 60_000;
-/// How much of the past one batch gets `target_info` for.
-const TARGET_INFO_SPAN: i64 = 24 * TARGET_INFO_STEP;
+/// How often 1.0 sends metadata again, milliseconds.
+const METADATA_EVERY: i64 = 60_000;
+/// How far ahead of our clock receivers take samples.
+const AHEAD: i64 = 600_000;
+/// What a batch may become, compressed: this, and so many times its own size. Labels of a resource or scope are
+/// repeated for each point, so that a small request could be made to fill any memory.
+const BATCH: usize = 64 << 20;
+const BATCH_TIMES: usize = 4;
 
 /// Makes remote write requests.
 pub struct RemoteEncoder {
@@ -41,7 +41,8 @@ pub struct RemoteEncoder {
     full: usize,
     /// Milliseconds since 1970, as of the batch.
     pub(super) now: i64,
-    told: Instant,
+    /// What the batch may still become, bytes.
+    pub(super) budget: usize,
     /// Sums of delta temporality.
     pub(super) sums: Option<Accumulator>,
     gauges: Option<Gauges>,
@@ -72,7 +73,7 @@ impl RemoteEncoder {
             returned: Arc::default(),
             full: options.max_bytes - options.max_bytes / 16,
             now: now(),
-            told: Instant::now(),
+            budget: 0,
             sums: options.delta.map(Accumulator::new),
             gauges: None,
             options,
@@ -88,7 +89,19 @@ impl RemoteEncoder {
 
     /// Hits and misses of the series cache, what it forgot, and what it holds now.
     pub fn cache(&self) -> CacheFigures {
-        self.series.figures()
+        let mut figures = self.series.figures();
+        figures.bytes += self.shards.iter().map(Open::table_bytes).sum::<usize>();
+        figures
+    }
+
+    /// Items in open requests.
+    pub fn open_items(&self) -> usize {
+        self.shards.iter().map(Open::items).sum()
+    }
+
+    /// Times beyond it are the future's.
+    pub(super) fn horizon(&self) -> i64 {
+        self.now.saturating_add(AHEAD)
     }
 
     /// What must be so before a batch: room in the caches, the right version, a current clock.
@@ -114,7 +127,18 @@ impl RemoteEncoder {
             self.version = version;
             self.series.restart(version);
         } else {
-            self.series.make_room();
+            self.series.make_room(self.horizon());
+        }
+    }
+
+    /// Sends the metadata that is due to a partition.
+    fn tell(&mut self, partition: u64, out: &mut Output<'_, WriteBody>) {
+        if !self.options.metadata || self.version != Version::V1 {
+            return;
+        }
+        let max = self.options.max_bytes;
+        for message in self.series.families.tell(partition, self.now, METADATA_EVERY, max) {
+            out.extra(0, WriteBody::metadata(&message));
         }
     }
 
@@ -127,13 +151,19 @@ impl RemoteEncoder {
         if let Some(open) = self.shards.get_mut(shard)
             && let Some(body) = open.close(version, &self.returned, &mut self.snappy)
         {
-            out.full(shard, body);
+            self.budget = self.budget.saturating_sub(body.size());
+            if body.items() > 0 {
+                out.full(shard, body);
+            } else {
+                // Nobody's items, so that it is sent for whom the batch is from.
+                out.extra(shard, body);
+            }
         }
     }
 
     /// Looks after a request that has grown.
     #[inline]
-    fn grown(&mut self, shard: usize, out: &mut Output<'_, WriteBody>) {
+    pub(super) fn grown(&mut self, shard: usize, out: &mut Output<'_, WriteBody>) {
         let Some(open) = self.shards.get_mut(shard) else { return };
         open.compress(&mut self.snappy);
         if open.size() >= self.full {
@@ -154,7 +184,10 @@ impl RemoteEncoder {
                 let above = self.series.above(&resource, scope)?;
                 for metric in scope.items() {
                     let metric = Metric::parse(metric?)?;
-                    let (family, seed) = self.series.family(&metric, above)?;
+                    if metric.points().next().is_none() {
+                        continue;
+                    }
+                    let (family, seed) = self.series.family(&metric, above, partition)?;
                     let mut cx = MetricCx { metric, family, seed, scope, resource: &mut resource };
                     self.metric(&mut cx, out)?;
                 }
@@ -171,12 +204,24 @@ impl RemoteEncoder {
         cx: &mut MetricCx<'_, '_>,
         out: &mut Output<'_, WriteBody>,
     ) -> Result<(), WireError> {
-        let skip = self.series.families.get(cx.family).and_then(|known| known.skip);
         let mut dropped = Dropped::default();
+        let end = self.points(cx, &mut dropped, out);
+        dropped.flush(out);
+        end
+    }
+
+    fn points(
+        &mut self,
+        cx: &mut MetricCx<'_, '_>,
+        dropped: &mut Dropped,
+        out: &mut Output<'_, WriteBody>,
+    ) -> Result<(), WireError> {
+        let skip = self.series.families.get(cx.family).and_then(|known| known.skip);
         for point in cx.metric.points() {
             let point = point?;
             let end = match skip {
                 Some(reason) => Err(reason),
+                None if self.budget == 0 => Err("too_large"),
                 None => self.point(cx, point)?,
             };
             match end {
@@ -187,7 +232,6 @@ impl RemoteEncoder {
                 Err(reason) => dropped.one(reason, out),
             }
         }
-        dropped.flush(out);
         Ok(())
     }
 
@@ -205,7 +249,7 @@ impl RemoteEncoder {
         if self.options.out_of_order == OutOfOrder::Keep {
             return Ok(None);
         }
-        match self.series.groups.advance(placed.group, time) {
+        match self.series.groups.advance(placed.group, time, self.horizon()) {
             Order::Newer(before) if self.options.senders_wait => {
                 let epoch = self.series.groups.epoch();
                 Ok(Some(Step { group: placed.group, epoch, before, time }))
@@ -213,29 +257,6 @@ impl RemoteEncoder {
             Order::Newer(_) => Ok(None),
             Order::Same => Err("duplicate"),
             Order::Older => Err("out_of_order"),
-        }
-    }
-
-    /// `target_info` for the time that the points of a resource span.
-    fn target_info(
-        &mut self,
-        resource: &mut ResourceCx<'_>,
-        out: &mut Output<'_, WriteBody>,
-    ) -> Result<(), WireError> {
-        let Some(target) = self.series.target(resource)? else { return Ok(()) };
-        let (first, last) = resource.times;
-        let mut time = first.max(last - TARGET_INFO_SPAN);
-        loop {
-            let newest = self.series.groups.newest(target.group);
-            if newest == i64::MIN || time >= newest.saturating_add(TARGET_INFO_REST) {
-                self.series.groups.advance(target.group, time);
-                let shard = self.tell_target(&target, time);
-                self.grown(shard, out);
-            }
-            if time >= last {
-                return Ok(());
-            }
-            time = (time + TARGET_INFO_STEP).min(last);
         }
     }
 }
@@ -251,8 +272,13 @@ impl ShardEncoder for RemoteEncoder {
         self.begin(out);
         let partition = self.partition(&batch.client);
         let request = batch.rope.to_bytes();
+        self.budget = request.len().saturating_mul(BATCH_TIMES).saturating_add(BATCH);
         if let Err(error) = self.walk(&request, partition, out) {
             tracing::debug!(%error, "a batch could not be read to its end");
+        }
+        if self.series.told_to(partition) != 0 {
+            // Whom it is told to is known while there is a batch of theirs.
+            self.tell(partition, out);
         }
     }
 
@@ -270,15 +296,16 @@ impl ShardEncoder for RemoteEncoder {
         if keys.is_empty() {
             return 0;
         }
-        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        let mut text = Vec::new();
         for key in keys {
             for value in client.metadata(key).unwrap_or_default() {
-                hasher.update(&(value.len() as u64).to_le_bytes());
-                hasher.update(value.as_bytes());
+                text.extend_from_slice(&(value.len() as u64).to_le_bytes());
+                text.extend_from_slice(value.as_bytes());
             }
-            hasher.update(&u64::MAX.to_le_bytes());
+            text.extend_from_slice(&u64::MAX.to_le_bytes());
         }
-        hasher.digest()
+        // 0 is nobody.
+        self.series.hash(&text) as u64 | 1
     }
 
     fn tick(&mut self, out: &mut Output<'_, WriteBody>) {
@@ -290,15 +317,7 @@ impl ShardEncoder for RemoteEncoder {
         if let Some(gauges) = &mut self.gauges {
             gauges.show(figures, streams);
         }
-        if self.options.metadata && self.version == Version::V1 {
-            let again = self.told.elapsed() >= METADATA_EVERY;
-            if again {
-                self.told = Instant::now();
-            }
-            for message in self.series.families.tell(again, self.options.max_bytes) {
-                out.extra(0, WriteBody::metadata(&message));
-            }
-        }
+        self.tell(0, out);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A histogram's series share all labels but the name's suffix and `le`. Those are made once a family (and anew when
 //! bounds change), so that a bucket costs no more than copying them between the shared labels of its point.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::body::Version;
 use super::cache::Symbols;
@@ -42,12 +42,12 @@ pub(super) struct Known {
     generation: Option<u64>,
     /// Whether it came since its metadata was last told.
     pub seen: bool,
-    /// Whether its metadata was ever told, as it is now.
-    told: bool,
+    /// When its metadata was last told, as it is now; milliseconds since 1970.
+    told: Option<i64>,
     /// Whether another metric has series of the same names, so that each series must be looked at by itself.
     pub clashes: bool,
-    /// The names of its series.
-    series: Vec<String>,
+    /// For whom it is told: the data of different partitions never shares a request.
+    partition: u64,
 }
 
 /// Which name of a family.
@@ -64,10 +64,19 @@ pub(super) struct Families {
     table: HashMap<u128, u32>,
     known: Vec<Known>,
     bytes: usize,
-    /// The family that first had series of a name.
-    owners: HashMap<String, (String, Form)>,
-    /// Names that several have.
-    clashing: HashSet<String>,
+    /// Who has series of a name.
+    owners: HashMap<String, Owner>,
+}
+
+/// Who has series of one name.
+#[derive(Debug)]
+struct Owner {
+    /// The family that was first.
+    family: String,
+    form: Form,
+    clashing: bool,
+    /// The metrics that are to know when it becomes so; none afterwards.
+    users: Vec<u32>,
 }
 
 /// Which series a family consists of.
@@ -100,9 +109,9 @@ impl Families {
     pub fn insert(&mut self, key: u128, mut known: Known, form: Form) -> u32 {
         let at = self.known.len() as u32;
         if known.skip.is_none() {
-            self.claim(&mut known, form);
+            self.claim(at, &mut known, form);
         }
-        self.bytes += 768 + 16 * known.family.name.len() + known.family.help.len() * 2;
+        self.bytes += 1200 + 17 * known.family.name.len() + known.bytes();
         self.known.push(known);
         self.table.insert(key, at);
         at
@@ -110,25 +119,35 @@ impl Families {
 
     /// Notes the names of a metric's series, and whom it shares them with. Metrics of one name and form share the
     /// order of their series anyway.
-    fn claim(&mut self, known: &mut Known, form: Form) {
-        let own = (known.family.name.clone(), form);
+    fn claim(&mut self, at: u32, known: &mut Known, form: Form) {
+        let family = &known.family.name;
         let suffixes: &[&str] = match form {
             Form::Single => &[""],
             Form::Classic => &["_bucket", "_sum", "_count"],
             Form::Both => &["", "_bucket", "_sum", "_count"],
             Form::Summary => &["", "_sum", "_count"],
         };
-        known.series = suffixes.iter().map(|suffix| format!("{}{suffix}", own.0)).collect();
-        let mut news = false;
-        for name in &known.series {
-            let owner = self.owners.entry(name.clone()).or_insert_with(|| own.clone());
-            news |= *owner != own && self.clashing.insert(name.clone());
+        for suffix in suffixes {
+            let first = || Owner { family: family.clone(), form, clashing: false, users: Vec::new() };
+            let owner = self.owners.entry(format!("{family}{suffix}")).or_insert_with(first);
+            owner.clashing |= owner.family != *family || owner.form != form;
+            if !owner.clashing {
+                owner.users.push(at);
+                continue;
+            }
+            known.clashes = true;
+            for user in std::mem::take(&mut owner.users) {
+                if let Some(user) = self.known.get_mut(user as usize) {
+                    user.clashes = true;
+                }
+            }
         }
-        let clashes = |known: &Known| known.series.iter().any(|name| self.clashing.contains(name));
-        known.clashes = clashes(known);
-        if news {
-            self.known.iter_mut().for_each(|known| known.clashes = clashes(known));
-        }
+    }
+
+    /// Notes that a metric, which took `before` bytes, was changed.
+    pub fn changed(&mut self, at: u32, before: usize) {
+        let now = self.get(at).map_or(0, Known::bytes);
+        self.bytes = (self.bytes + now).saturating_sub(before);
     }
 
     /// About how many bytes there are.
@@ -140,13 +159,16 @@ impl Families {
         *self = Families::default();
     }
 
-    /// The 1.0 metadata of families that were never told, and with `again` of all that came since they were, in
-    /// messages of about `max` bytes at most.
-    pub fn tell(&mut self, again: bool, max: usize) -> Vec<Vec<u8>> {
+    /// The 1.0 metadata of a partition's families that were never told, and of those that came since they were and
+    /// were last told `every` milliseconds ago, in messages of about `max` bytes at most.
+    pub fn tell(&mut self, partition: u64, now: i64, every: i64, max: usize) -> Vec<Vec<u8>> {
         let (mut messages, mut out, mut message) = (Vec::new(), Vec::new(), Vec::new());
-        let due = |known: &&mut Known| known.skip.is_none() && known.seen && (again || !known.told);
+        let due = |known: &&mut Known| {
+            let rested = known.told.is_none_or(|told| !(told..told.saturating_add(every)).contains(&now));
+            known.skip.is_none() && known.seen && rested && known.partition == partition
+        };
         for known in self.known.iter_mut().filter(due) {
-            (known.seen, known.told) = (false, true);
+            (known.seen, known.told) = (false, Some(now));
             message.clear();
             varint_field(1, known.family.kind as u64, &mut message);
             put_bytes(&mut message, 2, known.family.name.as_bytes());
@@ -169,7 +191,7 @@ impl Families {
 }
 
 impl Known {
-    pub fn new(family: Family, description: &[u8], skip: Option<&'static str>) -> Self {
+    pub fn new(family: Family, description: &[u8], skip: Option<&'static str>, partition: u64) -> Self {
         Known {
             skip,
             family,
@@ -180,9 +202,9 @@ impl Known {
             meta: Meta::default(),
             generation: None,
             seen: true,
-            told: false,
+            told: None,
             clashes: false,
-            series: Vec::new(),
+            partition,
         }
     }
 
@@ -191,8 +213,16 @@ impl Known {
     pub fn redescribe(&mut self, description: &[u8]) {
         self.description = description.to_vec();
         self.family.help = String::from_utf8_lossy(description).into_owned();
-        self.told = false;
+        self.told = None;
         self.generation = None;
+    }
+
+    /// Bytes of what can change: the description and the labels of numbers.
+    pub fn bytes(&self) -> usize {
+        self.description.capacity()
+            + self.family.help.capacity()
+            + self.bounds.bytes()
+            + self.quantiles.bytes()
     }
 
     /// Makes the labels, once a generation.
@@ -240,15 +270,17 @@ impl Numbers {
         version: Version,
         symbols: &mut Symbols,
     ) {
-        self.raw.clear();
-        self.raw.extend_from_slice(raw);
-        self.generation = Some(generation);
-        self.blocks.clear();
-        self.ends.clear();
+        // Anew, so that a long list is not paid for by every short one after it.
+        *self = Numbers { raw: raw.to_vec(), generation: Some(generation), ..Numbers::default() };
         for text in texts {
             label(version, symbols, name, &text, &mut self.blocks);
             self.ends.push(self.blocks.len() as u32);
         }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.raw.capacity() + self.blocks.capacity() + 4 * self.ends.capacity()
     }
 
     /// The label of the `at`-th number.

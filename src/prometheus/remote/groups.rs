@@ -4,6 +4,9 @@
 //! which always go together. Several cache entries (attributes in another order, several resources that make the
 //! same labels) share one group.
 //!
+//! A sample from the future does not silence its series: while the newest time lies beyond the *horizon*, which is
+//! as far ahead as receivers take samples, one that does not is newer.
+//!
 //! Costs: 8 bytes a group on the hot path, about 30 in all.
 
 use std::collections::HashMap;
@@ -64,12 +67,12 @@ impl Groups {
         at
     }
 
-    /// Notes a sample, unless it is not newer.
+    /// Notes a sample, unless it is not newer. The horizon is the latest time that counts.
     #[inline]
-    pub fn advance(&mut self, group: u32, time: i64) -> Order {
+    pub fn advance(&mut self, group: u32, time: i64, horizon: i64) -> Order {
         let Some(newest) = self.newest.get_mut(group as usize) else { return Order::Newer(i64::MIN) };
         let before = *newest;
-        if time > before {
+        if time > before || before > horizon && time <= horizon {
             *newest = time;
             return Order::Newer(before);
         }
@@ -108,19 +111,24 @@ impl Groups {
     }
 
     /// Keeps the half of the groups that was used last. All group numbers change.
-    pub fn shrink(&mut self) {
+    pub fn shrink(&mut self, horizon: i64) {
         let keep = self.limit / 2;
-        let mut times = self.newest.clone();
+        // What is from the future says nothing of when it was used.
+        let used = |time: i64| if time > horizon { i64::MIN } else { time };
+        let mut times: Vec<i64> = self.newest.iter().copied().map(used).collect();
         let at = times.len().saturating_sub(keep).min(times.len().saturating_sub(1));
         let oldest = times.select_nth_unstable(at).1;
         let oldest = *oldest;
         let kept: Vec<_> = self.names.iter().copied().zip(self.newest.iter().copied()).collect();
         let mut fresh = Groups::new(self.limit);
         fresh.epoch = self.epoch.wrapping_add(1);
-        for (name, time) in kept {
-            if time >= oldest && fresh.names.len() < keep {
+        // Of those that are just as old as the limit only some have room.
+        let (later, rest): (Vec<_>, Vec<_>) =
+            kept.into_iter().filter(|(_, time)| used(*time) >= oldest).partition(|(_, t)| used(*t) > oldest);
+        for (name, time) in later.into_iter().chain(rest) {
+            if fresh.names.len() < keep {
                 let group = fresh.intern(name);
-                fresh.advance(group, time);
+                fresh.advance(group, time, i64::MAX);
             }
         }
         *self = fresh;
@@ -153,11 +161,31 @@ mod tests {
         let a = groups.intern(1);
         let b = groups.intern(2);
         assert_eq!((groups.intern(1), a == b), (a, false));
-        assert_eq!(groups.advance(a, 10), Order::Newer(i64::MIN));
-        assert_eq!(groups.advance(a, 10), Order::Same);
-        assert_eq!(groups.advance(a, 9), Order::Older);
-        assert_eq!(groups.advance(a, 11), Order::Newer(10));
-        assert_eq!(groups.advance(b, 9), Order::Newer(i64::MIN));
+        assert_eq!(groups.advance(a, 10, i64::MAX), Order::Newer(i64::MIN));
+        assert_eq!(groups.advance(a, 10, i64::MAX), Order::Same);
+        assert_eq!(groups.advance(a, 9, i64::MAX), Order::Older);
+        assert_eq!(groups.advance(a, 11, i64::MAX), Order::Newer(10));
+        assert_eq!(groups.advance(b, 9, i64::MAX), Order::Newer(i64::MIN));
+    }
+
+    #[test]
+    fn the_future_silences_nobody() {
+        let mut groups = Groups::new(100);
+        let a = groups.intern(1);
+        assert_eq!(groups.advance(a, 10, 100), Order::Newer(i64::MIN));
+        assert_eq!(groups.advance(a, 5000, 100), Order::Newer(10));
+        assert_eq!(groups.advance(a, 4000, 100), Order::Older);
+        assert_eq!(groups.advance(a, 20, 100), Order::Newer(5000));
+        assert_eq!(groups.advance(a, 20, 100), Order::Same);
+        // Nor does it keep those in use from being remembered.
+        let mut groups = Groups::new(100);
+        for name in 0..=100 {
+            let group = groups.intern(name);
+            groups.advance(group, if name < 60 { 5000 } else { 10 }, 100);
+        }
+        groups.shrink(100);
+        let used = groups.intern(100);
+        assert_eq!(groups.newest(used), 10);
     }
 
     #[test]
@@ -166,9 +194,9 @@ mod tests {
         for order in [[0, 1], [1, 0]] {
             let mut groups = Groups::new(100);
             groups.intern(1);
-            assert_eq!(groups.advance(0, 5), Order::Newer(i64::MIN));
-            assert_eq!(groups.advance(0, 10), Order::Newer(5));
-            assert_eq!(groups.advance(0, 20), Order::Newer(10));
+            assert_eq!(groups.advance(0, 5, i64::MAX), Order::Newer(i64::MIN));
+            assert_eq!(groups.advance(0, 10, i64::MAX), Order::Newer(5));
+            assert_eq!(groups.advance(0, 20, i64::MAX), Order::Newer(10));
             let steps = [step(10, 5), step(20, 10)];
             for at in order {
                 groups.undo(vec![steps[at]]);
@@ -178,10 +206,10 @@ mod tests {
         // A later sample that was delivered keeps the earlier one from being sent again.
         let mut groups = Groups::new(100);
         groups.intern(1);
-        groups.advance(0, 10);
-        groups.advance(0, 20);
+        groups.advance(0, 10, i64::MAX);
+        groups.advance(0, 20, i64::MAX);
         groups.undo(vec![step(10, i64::MIN)]);
-        assert_eq!(groups.advance(0, 10), Order::Older);
+        assert_eq!(groups.advance(0, 10, i64::MAX), Order::Older);
     }
 
     #[test]
@@ -189,10 +217,10 @@ mod tests {
         let mut groups = Groups::new(100);
         for name in 0..=100u32 {
             let group = groups.intern(u128::from(name));
-            groups.advance(group, i64::from(name));
+            groups.advance(group, i64::from(name), i64::MAX);
         }
         assert!(groups.is_full());
-        groups.shrink();
+        groups.shrink(i64::MAX);
         assert_eq!(groups.len(), 50);
         let latest = groups.intern(100);
         assert_eq!(groups.newest(latest), 100);

@@ -22,9 +22,11 @@ mod gauges;
 mod groups;
 mod negotiation;
 mod open;
+mod pen;
 mod points;
 mod series;
 mod snappy;
+mod target;
 #[cfg(test)]
 mod tests;
 mod wire;

@@ -39,6 +39,9 @@ pub(super) struct Meta {
     pub unit: u32,
 }
 
+/// How much room is kept from request to request, in bytes.
+const KEPT: usize = 1 << 20;
+
 /// One request being filled.
 #[derive(Debug)]
 pub(super) struct Open {
@@ -83,6 +86,11 @@ impl Open {
         }
     }
 
+    /// Items so far.
+    pub fn items(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Bytes of the message so far.
     pub fn size(&self) -> usize {
         self.head.len() + self.before + self.series.len()
@@ -91,6 +99,11 @@ impl Open {
     /// Bytes that are held for it.
     pub fn held(&self) -> usize {
         self.head.len() + self.blocks.len() + self.series.len()
+    }
+
+    /// Bytes of the table of symbols, which outlives requests.
+    pub fn table_bytes(&self) -> usize {
+        self.locals.capacity() * 8
     }
 
     /// Compresses what fills blocks.
@@ -144,7 +157,7 @@ impl Open {
         snappy: &mut Snappy,
     ) -> Option<WriteBody> {
         if self.series.is_empty() && self.before == 0 {
-            self.version = version;
+            self.begin(version);
             return None;
         }
         let (head, series) = (self.head.len(), self.before + self.series.len());
@@ -153,10 +166,6 @@ impl Open {
         snappy.append(&self.head, &mut wire);
         wire.extend_from_slice(&self.blocks);
         snappy.append(&self.series, &mut wire);
-        self.head.clear();
-        self.blocks.clear();
-        self.series.clear();
-        self.before = 0;
         let body = WriteBody::new(
             self.version,
             wire.into(),
@@ -166,6 +175,16 @@ impl Open {
             std::mem::take(&mut self.steps),
             back,
         );
+        self.begin(version);
+        Some(body)
+    }
+
+    fn begin(&mut self, version: Version) {
+        for buffer in [&mut self.head, &mut self.blocks, &mut self.series] {
+            buffer.clear();
+            buffer.shrink_to(KEPT);
+        }
+        self.before = 0;
         self.version = version;
         self.symbols = 0;
         self.others.clear();
@@ -174,12 +193,11 @@ impl Open {
             self.locals.clear();
             self.stamp = 1;
         }
-        Some(body)
     }
 
     /// Forgets what symbol ids mean: they are numbered anew. The request must be closed.
     pub fn forget_symbols(&mut self) {
-        self.locals.clear();
+        self.locals = Vec::new();
     }
 
     /// Appends a series with one sample, or with what `extra` holds (encoded fields), or both.

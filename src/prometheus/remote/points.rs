@@ -3,15 +3,16 @@
 //! A point is written whole or not at all: everything that can be wrong with it is looked at before its first byte.
 
 use super::Version;
-use super::body::Step;
+use super::cache::Symbols;
 use super::encoder::{MetricCx, RemoteEncoder};
-use super::families::{Known, Suffix, label};
-use super::open::{Open, Sample};
-use super::series::{Clash, Placed, Target};
+use super::families::Known;
+use super::open::Sample;
+use super::pen::Pen;
+use super::series::Placed;
 use crate::pdata::metrics::{ExponentialHistogramPoint, HistogramPoint, Kind, Number, SummaryPoint};
-use crate::pdata::wire::{WireError, put_bytes};
-use crate::prometheus::exemplars::{ExemplarList, ExemplarText};
-use crate::prometheus::map::{DELTA, NAME};
+use crate::pdata::wire::WireError;
+use crate::prometheus::exemplars::ExemplarList;
+use crate::prometheus::map::DELTA;
 use crate::prometheus::native::{Exponential, Native, ORDINARY_NAN, STALE, Skip, classic};
 use crate::prometheus::scan::Scan;
 use crate::prometheus::text::plain_double;
@@ -19,21 +20,26 @@ use crate::prometheus::text::plain_double;
 /// Bit 0 of DataPointFlags.
 const NO_RECORDED_VALUE: u32 = 1;
 
+/// The most bounds or quantiles of a point, and about the most bytes that its series may take. Receivers take no
+/// request that is larger.
+const MAX_LIST: usize = 1 << 16;
+const MAX_POINT: usize = 32 << 20;
+
 /// The largest time that is one: beyond it nanoseconds are negative for who reads them signed.
 const MAX_NANOS: u64 = i64::MAX as u64;
 
 /// Reused from point to point.
 #[derive(Default)]
 pub(super) struct Scratch {
-    native: Native,
+    pub native: Native,
     buckets: Vec<(f64, u64)>,
     /// Bounds and counts as packed lists.
     bounds: Vec<u8>,
     counts: Vec<u8>,
     /// Encoded fields beside a sample.
-    extra: Vec<u8>,
-    message: Vec<u8>,
-    exemplars: ExemplarList,
+    pub extra: Vec<u8>,
+    pub message: Vec<u8>,
+    pub exemplars: ExemplarList,
 }
 
 impl Scratch {
@@ -65,7 +71,8 @@ impl RemoteEncoder {
             return Ok(Err("timestamp"));
         }
         let time = (scan.time / 1_000_000) as i64;
-        let start = milliseconds(scan.start);
+        // What begins after it ended did not begin then.
+        let start = if scan.start > scan.time { 0 } else { milliseconds(scan.start) };
         let end = match kind {
             Kind::Gauge | Kind::Sum | Kind::Empty => self.number(cx, &scan, point, time, start)?,
             Kind::Histogram => self.histogram(cx, &scan, point, time, start)?,
@@ -93,7 +100,8 @@ impl RemoteEncoder {
             return Ok(Err("no_value"));
         }
         let placed = self.series.place(cx, scan, point)?;
-        let (mut value, mut start) = (scan.value, start);
+        // A gauge has a value and counts nothing: a receiver would take its start for a zero.
+        let (mut value, mut start) = (scan.value, if cx.metric.kind == Kind::Gauge { 0 } else { start });
         if cx.metric.temporality == DELTA
             && let (Some(sums), Some(delta), false) = (&mut self.sums, value, stale)
         {
@@ -108,16 +116,18 @@ impl RemoteEncoder {
             Some(Number::Int(value)) => (value as f64).to_bits(),
             None => return Ok(Err("no_value")),
         };
+        let with_exemplars = scan.exemplars && cx.metric.monotonic && cx.metric.kind == Kind::Sum;
+        if with_exemplars {
+            self.scratch.exemplars.read(cx.metric.kind, point)?;
+            self.scratch.exemplars.sort_by_time();
+        }
+        let horizon = self.horizon();
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
         };
-        let with_exemplars = scan.exemplars && cx.metric.monotonic && cx.metric.kind == Kind::Sum;
-        if with_exemplars {
-            self.scratch.exemplars.read(cx.metric.kind, point)?;
-        }
         let RemoteEncoder { series, shards, scratch, version, .. } = self;
-        let written = series.written(&placed, cx.family, cx.resource.partition);
+        let written = series.written(&placed, cx.family, cx.resource.partition, horizon);
         let (Some(open), Some((block, known, symbols, clash))) =
             (shards.get_mut(placed.shard as usize), written)
         else {
@@ -209,17 +219,17 @@ impl RemoteEncoder {
         if let Some(skip) = refused {
             return Ok(Err(skip.as_str()));
         }
-        if classic && !self.prepare_bounds(cx.family, bounds) {
-            return Ok(Err("malformed"));
+        if classic && let Err(reason) = self.prepare_bounds(&placed, cx.family, bounds) {
+            return Ok(Err(reason));
+        }
+        scratch.exemplars.clear();
+        if scan.exemplars {
+            scratch.exemplars.read(cx.metric.kind, point)?;
         }
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
         };
-        scratch.exemplars.clear();
-        if scan.exemplars {
-            scratch.exemplars.read(cx.metric.kind, point)?;
-        }
         let Some((mut pen, scratch)) = self.pen(&placed, cx, (time, start), stale, scratch) else {
             return Ok(Err("no_value"));
         };
@@ -283,17 +293,17 @@ impl RemoteEncoder {
         if let Err(skip) = formed {
             return Ok(Err(skip.as_str()));
         }
-        if !native && !self.prepare_bounds(cx.family, &scratch.bounds) {
-            return Ok(Err("malformed"));
+        if !native && let Err(reason) = self.prepare_bounds(&placed, cx.family, &scratch.bounds) {
+            return Ok(Err(reason));
+        }
+        scratch.exemplars.clear();
+        if scan.exemplars {
+            scratch.exemplars.read(cx.metric.kind, point)?;
         }
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
         };
-        scratch.exemplars.clear();
-        if scan.exemplars {
-            scratch.exemplars.read(cx.metric.kind, point)?;
-        }
         let Some((mut pen, scratch)) = self.pen(&placed, cx, (time, start), stale, scratch) else {
             return Ok(Err("no_value"));
         };
@@ -343,10 +353,10 @@ impl RemoteEncoder {
             scratch.bounds.extend_from_slice(&quantile.to_le_bytes());
             scratch.counts.extend_from_slice(&ordinary(value).to_le_bytes());
         }
-        if !self.prepare_quantiles(cx.family, &scratch.bounds) {
-            return Ok(Err("malformed"));
-        }
         let placed = self.series.place(cx, scan, point)?;
+        if let Err(reason) = self.prepare_quantiles(&placed, cx.family, &scratch.bounds) {
+            return Ok(Err(reason));
+        }
         let step = match self.advance(&placed, time) {
             Ok(step) => step,
             Err(reason) => return Ok(Err(reason)),
@@ -358,70 +368,73 @@ impl RemoteEncoder {
         Ok(pen.end(step))
     }
 
-    /// Writes a `target_info` sample; gives its shard.
-    pub(super) fn tell_target(&mut self, target: &Target, time: i64) -> usize {
-        let family = self.series.target_family();
-        let version = self.version();
-        let RemoteEncoder { series, shards, scratch, .. } = self;
-        let shard = target.shard as usize;
-        let Some(known) = series.families.get_mut(family) else { return shard };
-        let (name, meta) = (known.names[0].clone(), known.meta);
-        let block = &mut scratch.message;
-        block.clear();
-        let before = target.labels.before(NAME);
-        for (i, (label_name, value)) in target.labels.iter().enumerate() {
-            if i == before {
-                block.extend_from_slice(&name);
+    /// Makes the labels of bounds, if they are not those of the family's last point.
+    ///
+    /// # Errors
+    /// Why a point with these bounds is not sent.
+    fn prepare_bounds(&mut self, placed: &Placed, family: u32, raw: &[u8]) -> Result<(), &'static str> {
+        self.prepare(placed, family, raw, |known, raw, generation, version, symbols| {
+            if known.bounds.fits(raw, generation) {
+                return Some((known.bounds.bytes(), false));
             }
-            label(version, series.store.symbols_mut(), label_name, value, block);
-        }
-        if before >= target.labels.len() {
-            block.extend_from_slice(&name);
-        }
-        if let Some(open) = shards.get_mut(shard) {
-            let sample = Sample { bits: 1f64.to_bits(), time, start: 0 };
-            let start = open.series_size();
-            open.series(series.store.symbols(), &[block], Some(sample), &[], meta);
-            open.end_extra(start);
-        }
-        shard
-    }
-
-    /// Whether these are bounds; makes their labels if they are not those of the family's last point.
-    fn prepare_bounds(&mut self, family: u32, raw: &[u8]) -> bool {
-        let generation = self.series.store.generation();
-        let version = self.version();
-        let Some(known) = self.series.families.get_mut(family) else { return false };
-        if known.bounds.fits(raw, generation) {
-            return true;
-        }
-        if !ascending(raw) {
-            return false;
-        }
-        let finite = numbers(raw).map(f64::from_bits).filter(|bound| *bound < f64::INFINITY);
-        let texts = finite.chain([f64::INFINITY]).map(text);
-        known.bounds.make(raw, generation, texts, "le", version, self.series.store.symbols_mut());
-        true
+            if !ascending(raw) {
+                return None;
+            }
+            let finite = numbers(raw).map(f64::from_bits).filter(|bound| *bound < f64::INFINITY);
+            let texts = finite.chain([f64::INFINITY]).map(text);
+            known.bounds.make(raw, generation, texts, "le", version, symbols);
+            Some((known.bounds.bytes(), true))
+        })
     }
 
     /// The same for quantiles, in whatever order they come.
-    fn prepare_quantiles(&mut self, family: u32, raw: &[u8]) -> bool {
-        let generation = self.series.store.generation();
-        let version = self.version();
-        let Some(known) = self.series.families.get_mut(family) else { return false };
-        if known.quantiles.fits(raw, generation) {
-            return true;
+    fn prepare_quantiles(&mut self, placed: &Placed, family: u32, raw: &[u8]) -> Result<(), &'static str> {
+        self.prepare(placed, family, raw, |known, raw, generation, version, symbols| {
+            if known.quantiles.fits(raw, generation) {
+                return Some((known.quantiles.bytes(), false));
+            }
+            let mut sorted: Vec<f64> = numbers(raw).map(f64::from_bits).collect();
+            sorted.sort_by(f64::total_cmp);
+            let twice = sorted.iter().zip(sorted.iter().skip(1)).any(|(a, b)| a >= b);
+            if twice || sorted.iter().any(|q| q.is_nan()) {
+                return None;
+            }
+            let texts = numbers(raw).map(f64::from_bits).map(text);
+            known.quantiles.make(raw, generation, texts, "quantile", version, symbols);
+            Some((known.quantiles.bytes(), true))
+        })
+    }
+
+    /// Has `labels` made for a list of numbers, which says how many bytes they are and whether they had to be made;
+    /// looks at what the point's series take: one for each number, and up to four more.
+    #[inline]
+    fn prepare(
+        &mut self,
+        placed: &Placed,
+        family: u32,
+        raw: &[u8],
+        labels: impl FnOnce(&mut Known, &[u8], u64, Version, &mut Symbols) -> Option<(usize, bool)>,
+    ) -> Result<(), &'static str> {
+        let count = raw.len() / 8;
+        if count > MAX_LIST {
+            return Err("too_large");
         }
-        let mut sorted: Vec<f64> = numbers(raw).map(f64::from_bits).collect();
-        sorted.sort_by(f64::total_cmp);
-        let twice = sorted.iter().zip(sorted.iter().skip(1)).any(|(a, b)| a >= b);
-        if twice || sorted.iter().any(|q| q.is_nan()) {
-            return false;
+        let (generation, version) = (self.series.store.generation(), self.version());
+        let common = self.series.block_len(placed);
+        let RemoteEncoder { series, budget, .. } = self;
+        let Some(known) = series.families.get_mut(family) else { return Err("malformed") };
+        let (before, name) = (known.bytes(), known.family.name.len());
+        let (own, made) =
+            labels(known, raw, generation, version, series.store.symbols_mut()).ok_or("malformed")?;
+        if made {
+            series.families.changed(family, before);
+            // Texts of numbers are many times as long as the numbers.
+            *budget = budget.saturating_sub(own);
         }
-        let texts = numbers(raw).map(f64::from_bits).map(text);
-        let symbols = self.series.store.symbols_mut();
-        known.quantiles.make(raw, generation, texts, "quantile", version, symbols);
-        true
+        if (count + 4).saturating_mul(common + name + 48).saturating_add(own) > MAX_POINT {
+            return Err("too_large");
+        }
+        Ok(())
     }
 
     fn pen<'e, 's>(
@@ -432,9 +445,10 @@ impl RemoteEncoder {
         stale: bool,
         scratch: &'s mut Scratch,
     ) -> Option<(Pen<'e>, &'s mut Scratch)> {
-        let version = self.version();
+        let (version, horizon) = (self.version(), self.horizon());
         let RemoteEncoder { series, shards, .. } = self;
-        let (block, known, symbols, clash) = series.written(placed, cx.family, cx.resource.partition)?;
+        let written = series.written(placed, cx.family, cx.resource.partition, horizon);
+        let (block, known, symbols, clash) = written?;
         let (first, rest) = block.split_at_checked(placed.cuts.0 as usize)?;
         let (second, third) = rest.split_at_checked((placed.cuts.1 - placed.cuts.0) as usize)?;
         let open = shards.get_mut(placed.shard as usize)?;
@@ -442,130 +456,6 @@ impl RemoteEncoder {
         let shard = placed.shard as usize;
         let pen = Pen { labels, known, open, symbols, version, shard, time, start, stale, clash, any: false };
         Some((pen, scratch))
-    }
-}
-
-/// Writes the series of one point that differ in name suffix and one label.
-struct Pen<'e> {
-    /// Labels before the name, between it and the one label, and after that.
-    labels: [&'e [u8]; 3],
-    known: &'e Known,
-    open: &'e mut Open,
-    symbols: &'e super::cache::Symbols,
-    version: Version,
-    shard: usize,
-    time: i64,
-    start: i64,
-    stale: bool,
-    clash: Option<Clash<'e>>,
-    /// Whether anything was written.
-    any: bool,
-}
-
-impl Pen<'_> {
-    /// Whether a series is this point's to write.
-    fn is_mine(&mut self, parts: &[&[u8]]) -> bool {
-        let mine = match &mut self.clash {
-            Some(clash) => clash.is_first(self.version, self.symbols, parts, self.time),
-            None => true,
-        };
-        self.any |= mine;
-        mine
-    }
-
-    fn sample(&self, bits: u64) -> Sample {
-        Sample { bits: if self.stale { STALE } else { bits }, time: self.time, start: self.start }
-    }
-
-    fn series(&mut self, name: &[u8], own: &[u8], bits: u64, extra: &[u8]) {
-        let [first, second, third] = self.labels;
-        let sample = self.sample(bits);
-        let parts = [first, name, second, own, third];
-        if self.is_mine(&parts) {
-            self.open.series(self.symbols, &parts, Some(sample), extra, self.known.meta);
-        }
-    }
-
-    fn classic(
-        &mut self,
-        count: u64,
-        sum: Option<u64>,
-        bounds: impl Iterator<Item = f64>,
-        mut counts: impl Iterator<Item = u64>,
-        scratch: &mut Scratch,
-    ) {
-        let known = self.known;
-        if let Some(sum) = sum {
-            self.series(known.name(Suffix::Sum), &[], ordinary(f64::from_bits(sum)), &[]);
-        }
-        self.series(known.name(Suffix::Count), &[], (count as f64).to_bits(), &[]);
-        let mut below = 0_u64;
-        let mut exemplars = std::mem::take(&mut scratch.exemplars);
-        let mut at = 0;
-        for bound in bounds.take_while(|bound| *bound < f64::INFINITY) {
-            // The label of a bound without a count is passed over.
-            let block = known.bounds.block(at);
-            at += 1;
-            let Some(inside) = counts.next() else { continue };
-            below = below.saturating_add(inside);
-            self.exemplars(exemplars.up_to(bound), scratch);
-            self.series(known.name(Suffix::Bucket), block, (below as f64).to_bits(), &scratch.extra);
-        }
-        self.exemplars(exemplars.up_to(f64::INFINITY), scratch);
-        self.series(
-            known.name(Suffix::Bucket),
-            known.bounds.block(at),
-            (count as f64).to_bits(),
-            &scratch.extra,
-        );
-        scratch.exemplars = exemplars;
-    }
-
-    fn exemplars(&mut self, list: &[ExemplarText], scratch: &mut Scratch) {
-        scratch.extra.clear();
-        for exemplar in list {
-            self.open.exemplar(self.symbols, exemplar, &mut scratch.extra);
-        }
-    }
-
-    fn native(&mut self, scratch: &mut Scratch) {
-        let [first, second, third] = self.labels;
-        let known = self.known;
-        let parts = [first, &known.names[0], second, third];
-        if !self.is_mine(&parts) {
-            return;
-        }
-        let start = if self.version == Version::V2 { self.start } else { 0 };
-        scratch.message.clear();
-        scratch.native.encode(self.time, start, &mut scratch.message);
-        let mut extra = std::mem::take(&mut scratch.extra);
-        extra.clear();
-        let number = if self.version == Version::V2 { 3 } else { 4 };
-        put_bytes(&mut extra, number, &scratch.message);
-        self.open.count_histogram();
-        scratch.exemplars.sort_by_time();
-        for exemplar in scratch.exemplars.all() {
-            self.open.exemplar(self.symbols, exemplar, &mut extra);
-        }
-        self.open.series(self.symbols, &parts, None, &extra, known.meta);
-        scratch.extra = extra;
-    }
-
-    fn summary(&mut self, count: u64, sum: u64, values: impl Iterator<Item = u64>) {
-        let known = self.known;
-        self.series(known.name(Suffix::Sum), &[], ordinary(f64::from_bits(sum)), &[]);
-        self.series(known.name(Suffix::Count), &[], (count as f64).to_bits(), &[]);
-        for (at, value) in values.enumerate() {
-            self.series(&known.names[0], known.quantiles.block(at), value, &[]);
-        }
-    }
-
-    fn end(self, step: Option<Step>) -> End {
-        if !self.any {
-            return Err("collision");
-        }
-        self.open.end_item(step);
-        Ok(self.shard)
     }
 }
 
@@ -577,7 +467,7 @@ fn milliseconds(nanos: u64) -> i64 {
 
 /// The bits of a value; whatever NaN it is, the ordinary one.
 #[inline]
-fn ordinary(value: f64) -> u64 {
+pub(super) fn ordinary(value: f64) -> u64 {
     if value.is_nan() { ORDINARY_NAN } else { value.to_bits() }
 }
 

@@ -3,27 +3,23 @@
 //! The key of a point is the hash of its attributes, mixed with that of everything above it: partition, resource,
 //! scope, metric; see [`Identity`].
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::body::Version;
 use super::cache::{Store, Symbols};
 use super::encoder::{CacheFigures, MetricCx};
 use super::families::{Families, Form, Known, label};
 use super::groups::{Groups, Order};
+use super::target::Targets;
 use super::{Exponential, OutOfOrder, RemoteOptions};
 use crate::pdata::common::{Attributes, ResourceGroup, ScopeGroup};
 use crate::pdata::metrics::{Kind, Metric};
 use crate::pdata::wire::WireError;
 use crate::prometheus::identity::{Identity, attributes_field};
-use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, MetricType, NAME, Resource, Scope};
+use crate::prometheus::map::{DELTA, Family, LabelSet, Mapper, NAME, Resource, Scope};
 use crate::prometheus::scan::Scan;
 
-/// The key of the family of `target_info`.
-pub(super) const TARGET_INFO: u128 = 0;
-
-/// How many resources' `target_info` is remembered.
-const TARGETS: usize = 16 << 10;
+/// What a cache may pass its share by while a batch is worked on, so that small caches need not begin anew all the
+/// time.
+pub(super) const SLACK: usize = 1 << 20;
 
 /// Everything that is known of series.
 pub(super) struct Series {
@@ -32,7 +28,7 @@ pub(super) struct Series {
     pub store: Store,
     pub groups: Groups,
     pub families: Families,
-    targets: HashMap<u128, Option<Arc<Target>>>,
+    pub targets: Targets,
     identity: Identity,
     shards: u32,
     exponential: Exponential,
@@ -43,7 +39,10 @@ pub(super) struct Series {
     native_histograms: Option<bool>,
     /// Whether delta temporality is converted.
     accumulates: bool,
-    cap: usize,
+    /// Whether each partition has families of its own, because it is told of them.
+    families_apart: bool,
+    /// The cap of all caches, bytes.
+    pub cap: usize,
     /// The block that was made last, for series that are not kept.
     block: Vec<u8>,
     labels: LabelSet,
@@ -67,18 +66,11 @@ pub(super) struct ResourceCx<'a> {
     pub group: ResourceGroup<'a>,
     /// The earliest and the latest time of its samples, milliseconds.
     pub times: (i64, i64),
-    hash: u128,
+    pub hash: u128,
     pub partition: u64,
-    labels: Option<Resource>,
+    /// What it gives to its series, once that is known.
+    pub labels: Option<Resource>,
     scope: Option<(u128, Scope)>,
-}
-
-/// A `target_info` series.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub labels: LabelSet,
-    pub group: u32,
-    pub shard: u32,
 }
 
 impl Series {
@@ -91,13 +83,14 @@ impl Series {
             // A group takes about 32 bytes.
             groups: Groups::new(cap / 8 / 32),
             families: Families::default(),
-            targets: HashMap::new(),
+            targets: Targets::default(),
             identity: Identity::new(),
             shards: options.shards.max(1) as u32,
             exponential: options.exponential,
             single: options.out_of_order == OutOfOrder::Drop && !options.senders_wait,
             native_histograms: options.custom_buckets.then_some(options.keep_classic),
             accumulates: options.delta.is_some(),
+            families_apart: options.metadata && !options.partition_keys.is_empty(),
             cap,
             block: Vec::new(),
             labels: LabelSet::default(),
@@ -116,27 +109,22 @@ impl Series {
 
     /// Whether a cache has had its share.
     pub fn is_full(&self) -> bool {
-        self.store.is_full()
-            || self.groups.is_full()
-            || self.families.bytes() > self.cap / 8
-            || self.targets.len() > TARGETS
+        self.store.is_full() || self.groups.is_full() || self.families.bytes() > self.cap / 8
     }
 
-    /// Brings the caches back below their shares. Symbols and entries are numbered anew.
-    pub fn make_room(&mut self) {
+    /// Brings the caches back below their shares. Symbols and entries are numbered anew. The horizon is that of
+    /// [`Groups::advance`].
+    pub fn make_room(&mut self, horizon: i64) {
         if self.store.is_full() {
             self.store.age();
         }
         if self.groups.is_full() {
-            self.groups.shrink();
+            self.groups.shrink(horizon);
             self.store.clear();
             self.targets.clear();
         }
         if self.families.bytes() > self.cap / 8 {
             self.families.clear();
-        }
-        if self.targets.len() > TARGETS {
-            self.targets.clear();
         }
     }
 
@@ -146,8 +134,13 @@ impl Series {
             misses: self.store.misses,
             forgotten: self.store.forgotten,
             series: self.store.len(),
-            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes(),
+            bytes: self.store.bytes() + self.groups.bytes() + self.families.bytes() + self.targets.bytes(),
         }
+    }
+
+    /// A hash that nobody outside can foresee.
+    pub fn hash(&self, bytes: &[u8]) -> u128 {
+        self.identity.hash(bytes)
     }
 
     /// Begins a resource.
@@ -170,26 +163,40 @@ impl Series {
 
     /// The family of a metric, and the hash of everything above its points.
     #[inline]
-    pub fn family(&mut self, metric: &Metric<'_>, above: u128) -> Result<(u32, u128), WireError> {
-        // Never the key of `target_info`.
-        let key = self.identity.metric(metric)? | 1;
+    pub fn family(
+        &mut self,
+        metric: &Metric<'_>,
+        above: u128,
+        partition: u64,
+    ) -> Result<(u32, u128), WireError> {
+        let mut key = self.identity.metric(metric)?;
+        if self.families_apart {
+            key = self.identity.mix(u128::from(partition), key);
+        }
+        // Odd: never the key of `target_info`.
+        key |= 1;
         let seed = self.identity.mix(above, key);
         let at = match self.families.find(key) {
             Some(at) => at,
-            None => self.meet(key, metric)?,
+            None => self.meet(key, metric, partition)?,
         };
         if let Some(known) = self.families.get_mut(at) {
             known.seen = true;
-            if known.description != metric.description {
+            let changed = known.description != metric.description && known.skip.is_none();
+            let before = if changed { known.bytes() } else { 0 };
+            if changed {
                 known.redescribe(metric.description);
             }
             known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
+            if changed {
+                self.families.changed(at, before);
+            }
         }
         Ok((at, seed))
     }
 
     #[cold]
-    fn meet(&mut self, key: u128, metric: &Metric<'_>) -> Result<u32, WireError> {
+    fn meet(&mut self, key: u128, metric: &Metric<'_>, partition: u64) -> Result<u32, WireError> {
         let (family, skip) = match self.mapper.family(metric)? {
             Ok(family) => (family, (metric.temporality == DELTA && !self.accumulates).then_some("delta")),
             Err(why) => (Family::default(), Some(why.reason())),
@@ -204,7 +211,21 @@ impl Series {
             Kind::Summary => Form::Summary,
             _ => Form::Single,
         };
-        Ok(self.families.insert(key, Known::new(family, metric.description, skip), form))
+        let known = Known::new(family, metric.description, skip, self.told_to(partition));
+        Ok(self.remember(key, known, form))
+    }
+
+    /// Remembers a family, of which no number is held at this point. Others go where a batch has too many.
+    pub fn remember(&mut self, key: u128, known: Known, form: Form) -> u32 {
+        if self.families.bytes() > self.cap / 4 + SLACK {
+            self.families.clear();
+        }
+        self.families.insert(key, known, form)
+    }
+
+    /// The partition as far as families are kept apart.
+    pub fn told_to(&self, partition: u64) -> u64 {
+        if self.families_apart { partition } else { 0 }
     }
 
     /// The series of a point.
@@ -252,7 +273,7 @@ impl Series {
         let number = matches!(cx.metric.kind, Kind::Gauge | Kind::Sum);
         let cuts = self.lay(&labels, own, number, cx.family);
         let (group, shard) = self.identify(&labels, cx.family, own, cx.resource.partition);
-        let at = (self.block.len() <= Store::LARGEST)
+        let at = (self.block.len() <= Store::LARGEST && self.store.has_room())
             .then(|| self.store.insert(key, group, shard, cuts, &self.block));
         self.labels = labels;
         Ok(Placed { key, group, shard, cuts, at })
@@ -292,7 +313,7 @@ impl Series {
     }
 
     /// The group and the shard of labels.
-    fn identify(&mut self, labels: &LabelSet, family: u32, own: &str, partition: u64) -> (u32, u32) {
+    pub fn identify(&mut self, labels: &LabelSet, family: u32, own: &str, partition: u64) -> (u32, u32) {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.extend_from_slice(&partition.to_le_bytes());
@@ -318,23 +339,12 @@ impl Series {
         (group, shard)
     }
 
-    /// The `target_info` of a resource.
-    pub fn target(&mut self, resource: &mut ResourceCx<'_>) -> Result<Option<Arc<Target>>, WireError> {
-        if let Some(known) = self.targets.get(&resource.hash) {
-            return Ok(known.clone());
+    /// How many bytes the common labels of a placed point's series are.
+    pub fn block_len(&self, placed: &Placed) -> usize {
+        match placed.at {
+            Some(at) => self.store.entry(at).map_or(0, |(_, block)| block.len()),
+            None => self.block.len(),
         }
-        let mapped = match resource.labels.take() {
-            Some(mapped) => mapped,
-            None => self.mapper.resource(resource.group.attributes())?,
-        };
-        let family = self.target_family();
-        let target = mapped.target_info.as_ref().map(|labels| {
-            let (group, shard) = self.identify(labels, family, "", resource.partition);
-            Arc::new(Target { labels: labels.clone(), group, shard })
-        });
-        resource.labels = Some(mapped);
-        self.targets.insert(resource.hash, target.clone());
-        Ok(target)
     }
 
     /// What is needed to write the series of a placed point: its labels, its family, and, if that clashes with
@@ -344,6 +354,7 @@ impl Series {
         placed: &Placed,
         family: u32,
         partition: u64,
+        horizon: i64,
     ) -> Option<(&[u8], &Known, &Symbols, Option<Clash<'_>>)> {
         let block = match placed.at {
             Some(at) => self.store.entry(at)?.1,
@@ -354,28 +365,9 @@ impl Series {
             groups: &mut self.groups,
             identity: &self.identity,
             partition,
+            horizon,
         });
         Some((block, known, self.store.symbols(), clash))
-    }
-
-    /// The family of `target_info`, ready to be written.
-    pub fn target_family(&mut self) -> u32 {
-        let at = match self.families.find(TARGET_INFO) {
-            Some(at) => at,
-            None => {
-                let family = Family {
-                    name: self.mapper.options().namer.target_info(),
-                    kind: MetricType::Gauge,
-                    help: "Target metadata".to_owned(),
-                    unit: String::new(),
-                };
-                self.families.insert(TARGET_INFO, Known::new(family, b"", None), Form::Single)
-            }
-        };
-        if let Some(known) = self.families.get_mut(at) {
-            known.prepare(self.version, self.store.generation(), self.store.symbols_mut());
-        }
-        at
     }
 }
 
@@ -384,6 +376,7 @@ pub(super) struct Clash<'e> {
     groups: &'e mut Groups,
     identity: &'e Identity,
     partition: u64,
+    horizon: i64,
 }
 
 impl Clash<'_> {
@@ -403,6 +396,6 @@ impl Clash<'_> {
             }
         }
         let group = self.groups.intern(self.identity.hash(&buffer));
-        matches!(self.groups.advance(group, time), Order::Newer(_))
+        matches!(self.groups.advance(group, time, self.horizon), Order::Newer(_))
     }
 }

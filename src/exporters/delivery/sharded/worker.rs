@@ -98,7 +98,10 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
                     Err(whole) => piece = whole,
                 }
             }
-            self.conclude(piece.shares, end);
+            let Piece { body, shares } = piece;
+            // Before anybody hears of the end: who sends the data again must find that it was not delivered.
+            drop(body);
+            self.conclude(shares, end);
         }
         self.finished = true;
     }
@@ -150,8 +153,9 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Drop for InFlight<E, S> {
     fn drop(&mut self) {
         self.core.shared.gauges.in_flight(-1);
         let why = if self.finished { ENDED } else { INTERRUPTED };
-        for piece in std::mem::take(&mut self.pieces) {
-            self.core.give_up(piece.shares, why);
+        for Piece { body, shares } in std::mem::take(&mut self.pieces) {
+            drop(body);
+            self.core.give_up(shares, why);
         }
         if self.finished {
             return;

@@ -218,9 +218,10 @@ fn push(
     own: Option<(&str, String)>,
     bits: u64,
     time: u64,
-    exemplars: Vec<Exemplar>,
+    mut exemplars: Vec<Exemplar>,
     out: &mut Vec<TimeSeries>,
 ) {
+    exemplars.sort_by_key(|e| e.timestamp);
     labels.insert("__name__".into(), name.into());
     if let Some((key, value)) = own {
         labels.insert(key.into(), value);

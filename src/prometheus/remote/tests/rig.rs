@@ -116,7 +116,9 @@ pub fn batch(bytes: Vec<u8>) -> Batch {
 pub fn decode(body: &WriteBody) -> Vec<TimeSeries> {
     let message = match body.version() {
         Version::V1 => body.message().unwrap().to_vec(),
-        Version::V2 => snap::raw::Decoder::new().decompress_vec(&body.to_v1().unwrap()).unwrap(),
+        Version::V2 => {
+            snap::raw::Decoder::new().decompress_vec(&body.to_v1(usize::MAX).unwrap().unwrap()).unwrap()
+        }
     };
     WriteRequest::decode(message.as_slice()).unwrap().timeseries
 }

@@ -561,3 +561,21 @@ fn of_metrics_with_series_of_one_name_the_first_has_it() {
         }
     }
 }
+
+#[test]
+fn old_samples_are_dropped_where_asked() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let of_today = |ago: u64| {
+        let mut point = number(&[("ago", &ago.to_string())], 1.0, 0);
+        point.time_unix_nano = (now - ago) * 1_000_000;
+        point
+    };
+    let input = request(R2, vec![metric("g", "", gauge(vec![of_today(7_200_000), of_today(60_000)]))]);
+    assert_eq!(Rig::new(options(Version::V1)).text(std::slice::from_ref(&input)).len(), 2);
+    let mut aged = options(Version::V1);
+    aged.sample_age_limit = std::time::Duration::from_secs(3600);
+    let mut rig = Rig::new(aged);
+    let got = rig.text(&[input]);
+    assert!(matches!(&got[..], [one] if one.contains("ago=\"60000\"")), "{got:?}");
+    assert_eq!(rig.dropped, [(1, "too_old")]);
+}
