@@ -82,11 +82,12 @@ fn options(version: Version, [maps, rules, sizes]: [u8; 3]) -> RemoteOptions {
 }
 
 /// Whether both versions send the same series in the same order: custom buckets are for 2.0 alone, shards depend on
-/// the encoder's own secret, and what is remembered on how large labels are in the version.
+/// the encoder's own secret, what is remembered on how large labels are in the version, and what may come again on
+/// which requests were closed, since here they are never delivered.
 fn comparable(options: &RemoteOptions) -> bool {
     let remembers = options.cache_bytes >= 64 << 20
         || options.out_of_order == OutOfOrder::Keep && !options.map.target_info;
-    !options.custom_buckets && options.shards == 1 && remembers
+    !options.custom_buckets && options.shards == 1 && remembers && !options.senders_wait
 }
 
 fn encode(encoder: &mut RemoteEncoder, request: &[u8], all: &mut Vec<TimeSeries>) {
