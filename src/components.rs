@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::config::{Config, Cx, Node, Schema};
 use crate::exporters::debug::{self, DebugConfig};
 use crate::exporters::file::{self, FileConfig};
+use crate::exporters::loki::{self, LokiConfig};
 use crate::exporters::nop::{self, NopConfig};
 use crate::exporters::otlp_grpc::{self, OtlpGrpcConfig};
 use crate::exporters::otlp_http::{self, OtlpHttpConfig};
@@ -238,6 +239,9 @@ pub static COMPONENTS: &[Component] = &[
         DebugConfig, debug::build),
     row!(Exporter, "file", aliases [], Beta, &Signal::ALL,
         "Writes OTLP to files, as JSON lines or length-prefixed protobuf.", FileConfig, file::build),
+    row!(Exporter, "loki", aliases [], Beta, &[Signal::Logs],
+        "Sends logs to Loki by its push protocol, with few labels and the rest as structured metadata.",
+        LokiConfig, loki::build),
     row!(Exporter, "nop", aliases [], Stable, &Signal::ALL,
         "Takes everything and sends it nowhere.", NopConfig, nop::build),
     row!(Exporter, "otlp_grpc", aliases ["otlp"], Beta, &Signal::ALL,

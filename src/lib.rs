@@ -13,6 +13,7 @@
 //! * [`pipeline`]: how components are wired, acknowledged, bounded and kept alive.
 //! * [`receivers`], [`processors`], [`exporters`], [`extensions`]: the components.
 //! * [`prometheus`]: what OTLP metrics become in Prometheus.
+//! * [`loki`]: what OTLP logs become in Loki; [`relabel`]: Prometheus' relabelling rules.
 //! * [`components`]: the one table that lists them.
 //! * [`cli`]: the command line.
 //! * [`net`]: what servers and clients share: TLS, compression, authentication, metadata.
@@ -23,11 +24,13 @@ pub mod components;
 pub mod config;
 pub mod exporters;
 pub mod extensions;
+pub mod loki;
 pub mod net;
 pub mod pdata;
 pub mod pipeline;
 pub mod processors;
 pub mod prometheus;
 pub mod receivers;
+pub mod relabel;
 pub mod service;
 pub mod telemetry;

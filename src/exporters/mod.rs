@@ -5,6 +5,7 @@ pub mod debug;
 pub mod delivery;
 pub mod file;
 mod http;
+pub mod loki;
 pub mod nop;
 pub mod otlp_grpc;
 pub mod otlp_http;

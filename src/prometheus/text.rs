@@ -76,6 +76,16 @@ pub fn sample_double(bits: u64, out: &mut String) {
     }
 }
 
+/// Appends any value as compact JSON, with sorted keys, bytes as base64; see [`value_text`].
+pub fn json_value(value: &AnyValue<'_>, out: &mut String) {
+    put_json(value, 0, out);
+}
+
+/// Appends text as a JSON string.
+pub fn json_string(text: &[u8], out: &mut String) {
+    put_json_string(text, out);
+}
+
 /// What is no number, in Prometheus' spelling; `false`, and nothing appended, for numbers.
 fn put_special(value: f64, out: &mut String) -> bool {
     if value.is_finite() {

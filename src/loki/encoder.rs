@@ -1,0 +1,645 @@
+//! From a batch to the open requests of shards: the walk over resources, scopes and records.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::IntGauge;
+
+use super::body::LokiBody;
+use super::cache::Cache;
+use super::line::put_line;
+use super::metadata::Metadata;
+use super::names::{self, Names};
+use super::open::Open;
+use super::resolve::{Above, Place, cut, is_hint};
+use super::sources::{LabelSource, is_parent};
+use super::{Format, LokiOptions};
+use crate::exporters::delivery::sharded::{Output, ShardEncoder};
+use crate::pdata::Batch;
+use crate::pdata::common::{AnyValue, ResourceGroup, ScopeGroup, groups, pair};
+use crate::pdata::logs::LogRecord;
+use crate::pdata::wire::{WireError, put_varint, varint_len};
+use crate::telemetry::{Counter, Metrics};
+
+/// What is done to a record so that Loki takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The end of its line was cut off.
+    LineTruncated,
+    /// A label became structured metadata.
+    LabelDemoted,
+    /// The end of a label's value was cut off.
+    LabelTruncated,
+    /// A label was left out.
+    LabelDropped,
+    /// Structured metadata that did not fit was left out.
+    MetadataTrimmed,
+    /// An attribute was left out of whose key no name is left.
+    NameUnusable,
+}
+
+impl Change {
+    /// All of them.
+    pub const ALL: [Change; 6] = [
+        Change::LineTruncated,
+        Change::LabelDemoted,
+        Change::LabelTruncated,
+        Change::LabelDropped,
+        Change::MetadataTrimmed,
+        Change::NameUnusable,
+    ];
+
+    /// The word in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Change::LineTruncated => "line_truncated",
+            Change::LabelDemoted => "label_demoted",
+            Change::LabelTruncated => "label_truncated",
+            Change::LabelDropped => "label_dropped",
+            Change::MetadataTrimmed => "metadata_trimmed",
+            Change::NameUnusable => "name_unusable",
+        }
+    }
+}
+
+/// Makes push requests.
+pub struct LokiEncoder {
+    options: LokiOptions,
+    names: Names,
+    cache: Cache,
+    metadata: Metadata,
+    shards: Vec<Open>,
+    /// Entries of other tenants than the open request's, in the order in which they came.
+    pending: Vec<Vec<Pending>>,
+    snappy: snap::raw::Encoder,
+    stamp: u32,
+    /// Whether the severity has a say in the stream.
+    by_severity: bool,
+    /// Record fields that are labels and no metadata.
+    text_is_label: bool,
+    number_is_label: bool,
+    buffer: Vec<u8>,
+    head: Vec<u8>,
+    line: String,
+    /// Nanoseconds since 1970, as of the batch.
+    now: u64,
+    changes: [u64; 6],
+    shown: Option<Shown>,
+    id: String,
+}
+
+struct Pending {
+    tenant: u32,
+    stream: u32,
+    time: u64,
+    entry: Vec<u8>,
+}
+
+struct Shown {
+    changes: Vec<Counter>,
+    guarded: Counter,
+    streams: Option<IntGauge>,
+    bytes: Option<IntGauge>,
+}
+
+impl LokiEncoder {
+    /// An encoder with empty caches.
+    pub fn new(options: LokiOptions) -> Self {
+        let shards = options.shards.max(1);
+        let has = |source: LabelSource| options.labels.iter().any(|(_, s)| *s == source);
+        let (text_is_label, number_is_label) =
+            (has(LabelSource::SeverityText), has(LabelSource::SeverityNumber));
+        let by_severity =
+            text_is_label || number_is_label || options.old_labels.level || has(LabelSource::Level);
+        LokiEncoder {
+            names: Names::new(),
+            cache: Cache::new(&options),
+            metadata: Metadata::new(&options.limits),
+            shards: (1..=shards as u32).map(Open::new).collect(),
+            pending: std::iter::repeat_with(Vec::new).take(shards).collect(),
+            snappy: snap::raw::Encoder::new(),
+            stamp: shards as u32,
+            by_severity,
+            text_is_label,
+            number_is_label,
+            buffer: Vec::new(),
+            head: Vec::new(),
+            line: String::new(),
+            now: now(),
+            changes: [0; 6],
+            shown: None,
+            id: String::new(),
+            options,
+        }
+    }
+
+    /// Shows what is changed among the agent's metrics, under this exporter's id.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: &Metrics, id: &str) -> Self {
+        let change = |change: &Change| {
+            metrics.series(
+                "tidegate_loki_changes",
+                "What was changed in log records so that Loki takes them.",
+                &[("exporter", id), ("change", change.word())],
+            )
+        };
+        let gauge = |name: &str, help: &str| {
+            metrics.gauge(name, help, &["exporter"]).map(|family| family.with_label_values(&[id]))
+        };
+        self.shown = Some(Shown {
+            changes: Change::ALL.iter().map(change).collect(),
+            guarded: metrics.series(
+                "tidegate_loki_labels_demoted",
+                "Labels that became structured metadata because a tenant had too many streams.",
+                &[("exporter", id)],
+            ),
+            streams: gauge("tidegate_loki_streams", "Streams with entries in the last half hour."),
+            bytes: gauge("tidegate_loki_cache_bytes", "Memory that known streams take, in bytes."),
+        });
+        self.id = id.to_owned();
+        self
+    }
+
+    /// How often each change was made, in the order of [`Change::ALL`].
+    pub fn changes(&self) -> [u64; 6] {
+        self.changes
+    }
+
+    /// Look-ups of streams that were known, and that took the long way.
+    pub fn cache(&self) -> (u64, u64) {
+        (self.cache.hits, self.cache.misses)
+    }
+
+    fn seconds(&self) -> i64 {
+        (self.now / 1_000_000_000) as i64
+    }
+
+    /// What must be so before a batch: room, a current clock, room for tenants.
+    fn begin(&mut self, out: &mut Output<'_, LokiBody>) {
+        self.now = now();
+        if self.cache.has_many_tenants() {
+            for shard in 0..self.shards.len() {
+                self.close_into(shard, out);
+            }
+            self.shards.iter_mut().for_each(|open| open.tenant = 0);
+            self.cache.forget_all(&self.options, self.seconds());
+        }
+        if self.names.is_full() {
+            self.names.clear();
+            self.metadata.forget();
+            self.cache.forget(self.seconds());
+        } else if self.cache.is_full() {
+            self.cache.forget(self.seconds());
+        }
+    }
+
+    fn next_stamp(&mut self) -> u32 {
+        self.stamp = self.stamp.wrapping_add(1).max(1);
+        self.stamp
+    }
+
+    fn take(&mut self, shard: usize) -> Option<LokiBody> {
+        let stamp = self.next_stamp();
+        let open = self.shards.get_mut(shard)?;
+        let tenant = self.cache.tenants.get(open.tenant as usize).and_then(|tenant| tenant.id.clone());
+        open.close(tenant, stamp, &mut self.snappy)
+    }
+
+    fn close_into(&mut self, shard: usize, out: &mut Output<'_, LokiBody>) {
+        if let Some(body) = self.take(shard) {
+            out.full(shard, body);
+        }
+    }
+
+    fn walk(&mut self, request: &[u8], out: &mut Output<'_, LokiBody>) -> Result<(), WireError> {
+        for group in groups(request) {
+            let group = group?;
+            for scope in group.scopes() {
+                let scope = scope?;
+                let mut above = None;
+                for message in scope.items() {
+                    let record = LogRecord::parse(message?)?;
+                    let place = Place { group, scope, record };
+                    let at = match above {
+                        Some(at) => at,
+                        None => *above.insert(self.above(group, scope, &place)?),
+                    };
+                    if let Err(reason) = self.record(at, &place, out)? {
+                        out.dropped(1, reason);
+                    }
+                    // A label may have become metadata, or everything may be known anew.
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn above(
+        &mut self,
+        group: ResourceGroup<'_>,
+        scope: ScopeGroup<'_>,
+        place: &Place<'_>,
+    ) -> Result<u32, WireError> {
+        self.buffer.clear();
+        for (mark, messages) in [(b'r', group.resources()), (b's', scope.scopes())] {
+            for message in messages {
+                let message = message?;
+                self.buffer.push(mark);
+                put_varint(&mut self.buffer, message.len() as u64);
+                self.buffer.extend_from_slice(message);
+            }
+        }
+        let key = self.cache.hash(&self.buffer);
+        self.cache.above(&self.options, key, place, false, &mut self.names)
+    }
+
+    /// What is above a record that has hints of its own.
+    #[cold]
+    fn hinted(&mut self, above: u32, place: &Place<'_>) -> Result<u32, WireError> {
+        self.buffer.clear();
+        if let Some(above) = self.cache.get_above(above) {
+            self.buffer.extend_from_slice(&above.key.to_le_bytes());
+        }
+        for message in place.record.attributes().messages() {
+            let message = message?;
+            if is_hint(pair(message)?.0) {
+                put_varint(&mut self.buffer, message.len() as u64);
+                self.buffer.extend_from_slice(message);
+            }
+        }
+        let key = self.cache.hash(&self.buffer);
+        self.cache.above(&self.options, key, place, true, &mut self.names)
+    }
+
+    /// One record.
+    fn record(
+        &mut self,
+        mut at: u32,
+        place: &Place<'_>,
+        out: &mut Output<'_, LokiBody>,
+    ) -> Result<Result<(), &'static str>, WireError> {
+        let record = &place.record;
+        let time = match (record.time_unix_nano, record.observed_time_unix_nano) {
+            (0, 0) => self.now,
+            (0, observed) => observed,
+            (time, _) => time,
+        };
+        let max_age = self.options.limits.max_age.as_nanos();
+        if max_age > 0 && u128::from(self.now.saturating_sub(time)) > max_age {
+            return Ok(Err("too_old"));
+        }
+        if !self.attributes(at, place)? {
+            at = self.hinted(at, place)?;
+            self.attributes(at, place)?;
+        }
+        let direct = self.buffer.len() == 16;
+        let known = if direct { self.cache.direct(at) } else { None };
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let key = self.cache.hash(&self.buffer);
+                match self.cache.find(key) {
+                    Some(known) => known,
+                    None => {
+                        let now = self.seconds();
+                        self.cache.make(&self.options, key, at, direct, place, &mut self.names, now)?
+                    }
+                }
+            }
+        };
+        let Some(known) = self.cache.known(known) else { return Ok(Err("unencodable")) };
+        let found = match &known.end {
+            Ok(found) => found,
+            Err(why) => return Ok(Err(why)),
+        };
+        let stream = found.stream;
+        let (label_dropped, label_truncated) = (found.dropped, found.truncated);
+        let mut demoted = 0;
+        if let Some(block) = &found.demoted {
+            demoted = block.len() as u64;
+            if self.options.structured_metadata {
+                self.metadata.claim_block(block);
+            }
+        }
+        let Some(above) = self.cache.get_above(at) else { return Ok(Err("unencodable")) };
+        if self.options.structured_metadata {
+            fields(&mut self.metadata, &self.names, record, self.text_is_label, self.number_is_label);
+            self.metadata.block(&above.block);
+        }
+        let nameless = self.metadata.nameless + above.nameless;
+        let trimmed = self.metadata.trimmed;
+        if trimmed > 0 && !self.options.limits.trim_metadata {
+            return Ok(Err("metadata_too_large"));
+        }
+        let line = line(&self.options, above, place, &mut self.line)?;
+        let max = self.options.limits.line;
+        let cut_off = line.len() > max;
+        if cut_off && !self.options.limits.cut_lines {
+            return Ok(Err("line_too_long"));
+        }
+        let line = if cut_off { cut(line, max) } else { line };
+        // The line may lie in the encoder's own buffer, which is not touched until the entry is written.
+        entry_head(time, line.len(), self.metadata.bytes.len(), &mut self.head);
+        let Some(known) = self.cache.streams.get_mut(stream as usize) else { return Ok(Err("unencodable")) };
+        known.used = (self.now / 1_000_000_000) as i64;
+        let (shard, tenant, labels) = (known.shard as usize, known.tenant, known.labels.len());
+        let parts: [&[u8]; 3] = [&self.head, line.as_bytes(), &self.metadata.bytes];
+        let need = Open::cost(parts.iter().map(|part| part.len()).sum(), labels);
+        let Some(open) = self.shards.get_mut(shard) else { return Ok(Err("unencodable")) };
+        for (slot, n) in self.changes.iter_mut().zip([
+            u64::from(cut_off),
+            demoted,
+            label_truncated,
+            label_dropped,
+            trimmed,
+            nameless,
+        ]) {
+            *slot += n;
+        }
+        if open.items() == 0 && self.pending.get(shard).is_none_or(Vec::is_empty) {
+            open.tenant = tenant;
+        }
+        if open.tenant != tenant {
+            if let Some(pending) = self.pending.get_mut(shard) {
+                pending.push(Pending { tenant, stream, time, entry: parts.concat() });
+            }
+            return Ok(Ok(()));
+        }
+        if open.items() > 0 && open.size() + need > self.options.max_bytes {
+            let stamp = self.stamp.wrapping_add(1).max(1);
+            self.stamp = stamp;
+            let id = self.cache.tenants.get(tenant as usize).and_then(|tenant| tenant.id.clone());
+            if let Some(body) = open.close(id, stamp, &mut self.snappy) {
+                out.full(shard, body);
+            }
+        }
+        if let Some(known) = self.cache.streams.get_mut(stream as usize) {
+            open.add(known, time, &parts);
+        }
+        out.item(shard);
+        Ok(Ok(()))
+    }
+
+    /// Reads a record's attributes: metadata of those that are no labels, and in the buffer what decides the stream.
+    /// `false` if there are hints among them that what is above does not know.
+    fn attributes(&mut self, at: u32, place: &Place<'_>) -> Result<bool, WireError> {
+        let record = &place.record;
+        let Some(above) = self.cache.get_above(at) else { return Ok(true) };
+        let metadata = &mut self.metadata;
+        let structured = self.options.structured_metadata;
+        let mut hinted = false;
+        metadata.begin(&self.names);
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&above.key.to_le_bytes());
+        if structured {
+            claim_fields(metadata, record, self.text_is_label, self.number_is_label);
+        }
+        for message in record.attributes().messages() {
+            let message = message?;
+            let (key, value) = pair(message)?;
+            if is_hint(key) {
+                hinted = true;
+                continue;
+            }
+            let mut keep = true;
+            for wanted in &above.wanted {
+                let same = *wanted.key == *key;
+                if same || is_parent(key, &wanted.key) {
+                    put_varint(&mut self.buffer, message.len() as u64);
+                    self.buffer.extend_from_slice(message);
+                    keep = !same || wanted.keep;
+                    break;
+                }
+            }
+            if keep && structured {
+                metadata.attribute(&mut self.names, key, &value)?;
+            }
+        }
+        if self.by_severity {
+            self.buffer.extend_from_slice(&record.severity_number.to_le_bytes());
+            self.buffer.extend_from_slice(record.severity_text);
+            // With the old exporter's labels, an attribute of that name keeps the severity from being one.
+            let own = self.options.old_labels.level && record.attributes().get(b"level")?.is_some();
+            self.buffer.push(u8::from(own));
+        }
+        // Hints that are known are in the key of what is above.
+        Ok(!hinted || above.hinted)
+    }
+
+    /// Appends what waits for requests of other tenants.
+    fn flush_pending(&mut self, out: &mut Output<'_, LokiBody>) {
+        for shard in 0..self.pending.len() {
+            let mut pending = match self.pending.get_mut(shard) {
+                Some(pending) if !pending.is_empty() => std::mem::take(pending),
+                _ => continue,
+            };
+            // Stable: a tenant's entries stay in their order.
+            pending.sort_by_key(|entry| entry.tenant);
+            for entry in pending {
+                let labels =
+                    self.cache.streams.get(entry.stream as usize).map_or(0, |stream| stream.labels.len());
+                let need = Open::cost(entry.entry.len(), labels);
+                let other = self.shards.get(shard).is_some_and(|open| {
+                    open.tenant != entry.tenant || open.size() + need > self.options.max_bytes
+                });
+                if other {
+                    self.close_into(shard, out);
+                }
+                let stream = self.cache.streams.get_mut(entry.stream as usize);
+                if let (Some(open), Some(stream)) = (self.shards.get_mut(shard), stream) {
+                    open.tenant = entry.tenant;
+                    open.add(stream, entry.time, &[&entry.entry]);
+                    out.item(shard);
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, before: [u64; 6]) {
+        let guarded = std::mem::take(&mut self.cache.guarded);
+        let Some(shown) = &self.shown else { return };
+        for ((counter, now), before) in shown.changes.iter().zip(self.changes).zip(before) {
+            counter.add(now - before);
+        }
+        for event in guarded {
+            shown.guarded.add(1);
+            tracing::warn!(
+                otelcol.component.id = %self.id, otelcol.component.kind = "exporter",
+                tenant = event.tenant.as_deref().unwrap_or_default(), label = %event.label,
+                values = event.values, limit = self.options.limits.streams,
+                "Too many streams. The label with most values is structured metadata from now on."
+            );
+        }
+    }
+}
+
+impl ShardEncoder for LokiEncoder {
+    type Body = LokiBody;
+
+    fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn encode(&mut self, batch: &Batch, out: &mut Output<'_, LokiBody>) {
+        self.begin(out);
+        let before = self.changes;
+        let request = batch.rope.to_bytes();
+        if let Err(error) = self.walk(&request, out) {
+            tracing::debug!(%error, "a batch could not be read to its end");
+        }
+        self.flush_pending(out);
+        self.tell(before);
+    }
+
+    fn close(&mut self, shard: usize) -> Option<LokiBody> {
+        self.take(shard)
+    }
+
+    fn open_size(&self, shard: usize) -> usize {
+        self.shards.get(shard).map_or(0, Open::size)
+    }
+
+    fn tick(&mut self, _out: &mut Output<'_, LokiBody>) {
+        self.now = now();
+        self.cache.expire(self.seconds());
+        let (streams, bytes) = self.cache.figures();
+        if let Some(shown) = &self.shown {
+            for (gauge, value) in [(&shown.streams, streams), (&shown.bytes, bytes)] {
+                if let Some(gauge) = gauge {
+                    gauge.set(value as i64);
+                }
+            }
+        }
+    }
+}
+
+/// Takes the names of the fields that a record has: they win over attributes.
+#[inline]
+fn claim_fields(metadata: &mut Metadata, record: &LogRecord<'_>, text_is_label: bool, number_is_label: bool) {
+    let has = [
+        (record.observed_time_unix_nano != 0 && record.time_unix_nano != 0, names::OBSERVED),
+        (record.severity_number != 0 && !number_is_label, names::SEVERITY_NUMBER),
+        (!record.severity_text.is_empty() && !text_is_label, names::SEVERITY_TEXT),
+        (record.dropped_attributes_count != 0, names::DROPPED),
+        (record.flags != 0, names::FLAGS),
+        (!record.trace_id.is_empty(), names::TRACE),
+        (!record.span_id.is_empty(), names::SPAN),
+        (!record.event_name.is_empty(), names::EVENT),
+    ];
+    for (has, id) in has {
+        if has {
+            metadata.claim(id);
+        }
+    }
+}
+
+/// Appends the fields, whose names are claimed.
+#[inline]
+fn fields(
+    metadata: &mut Metadata,
+    names: &Names,
+    record: &LogRecord<'_>,
+    text_is_label: bool,
+    number_is_label: bool,
+) {
+    let mut digits = [0; 20];
+    if record.observed_time_unix_nano != 0 && record.time_unix_nano != 0 {
+        metadata.put(names, names::OBSERVED, decimal(record.observed_time_unix_nano, &mut digits));
+    }
+    if record.severity_number != 0 && !number_is_label {
+        if record.severity_number > 0 {
+            let text = decimal(record.severity_number as u64, &mut digits);
+            metadata.put(names, names::SEVERITY_NUMBER, text);
+        } else {
+            metadata.put(names, names::SEVERITY_NUMBER, record.severity_number.to_string().as_bytes());
+        }
+    }
+    if !text_is_label {
+        metadata.put_text(names, names::SEVERITY_TEXT, record.severity_text);
+    }
+    for (id, count) in [(names::DROPPED, record.dropped_attributes_count), (names::FLAGS, record.flags)] {
+        if count != 0 {
+            metadata.put(names, id, decimal(u64::from(count), &mut digits));
+        }
+    }
+    let mut hex = [0; 32];
+    for (id, bytes) in [(names::TRACE, record.trace_id), (names::SPAN, record.span_id)] {
+        metadata.put(names, id, put_hex(bytes, &mut hex));
+    }
+    metadata.put_text(names, names::EVENT, record.event_name);
+}
+
+/// The digits of a number.
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + (number % 10) as u8;
+        number /= 10;
+        at -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(at..).unwrap_or_default()
+}
+
+/// An id of up to 16 bytes in lower-case hex.
+fn put_hex<'h>(bytes: &[u8], hex: &'h mut [u8; 32]) -> &'h [u8] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |n: u8| DIGITS.get(usize::from(n)).copied().unwrap_or(b'0');
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    hex.get(..2 * bytes.len().min(16)).unwrap_or_default()
+}
+
+/// The line of a record: of a text body as it lies, else in the buffer.
+#[inline]
+fn line<'l>(
+    options: &LokiOptions,
+    above: &Above,
+    place: &Place<'l>,
+    buffer: &'l mut String,
+) -> Result<&'l str, WireError> {
+    if above.format == Format::Raw {
+        match place.record.body {
+            None => return Ok(""),
+            Some(AnyValue::Str(text)) => {
+                if let Ok(text) = std::str::from_utf8(text) {
+                    return Ok(text);
+                }
+            }
+            _ => {}
+        }
+    }
+    buffer.clear();
+    put_line(options, above, place, buffer)?;
+    Ok(buffer)
+}
+
+/// What stands before the line in an entry: the entry's own tag and length, the time, the line's tag and length.
+#[inline]
+fn entry_head(time: u64, line: usize, metadata: usize, out: &mut Vec<u8>) {
+    let (seconds, nanos) = (time / 1_000_000_000, time % 1_000_000_000);
+    let field = |value: u64| if value == 0 { 0 } else { 1 + varint_len(value) };
+    let stamp = field(seconds) + field(nanos);
+    let text = if line == 0 { 0 } else { 1 + varint_len(line as u64) + line };
+    out.clear();
+    out.push(2 << 3 | 2);
+    put_varint(out, (2 + stamp + text + metadata) as u64);
+    out.extend_from_slice(&[1 << 3 | 2, stamp as u8]);
+    for (tag, value) in [(1 << 3, seconds), (2 << 3, nanos)] {
+        if value != 0 {
+            out.push(tag);
+            put_varint(out, value);
+        }
+    }
+    if line > 0 {
+        out.push(2 << 3 | 2);
+        put_varint(out, line as u64);
+    }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}
