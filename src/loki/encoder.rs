@@ -65,7 +65,7 @@ impl Change {
 pub struct LokiEncoder {
     options: LokiOptions,
     names: Names,
-    cache: Cache,
+    pub(super) cache: Cache,
     metadata: Metadata,
     shards: Vec<Open>,
     /// Entries of other tenants than the open request's, in the order in which they came.
