@@ -270,6 +270,13 @@ fn scope_metadata(
     names: &mut Names,
     maker: &mut Metadata,
 ) -> Result<(), WireError> {
+    for pair in scope.attributes() {
+        let (key, value) = pair?;
+        let is_key = |source: &LabelSource| matches!(source, LabelSource::Scope(k) if k.as_bytes() == key);
+        if !options.labels.iter().any(|(_, source)| is_key(source)) {
+            maker.attribute(names, key, &value)?;
+        }
+    }
     let is_label = |wanted: &LabelSource| options.labels.iter().any(|(_, source)| source == wanted);
     for (id, value, source) in [
         (SCOPE_NAME, scope.name()?, LabelSource::ScopeName),
@@ -285,13 +292,6 @@ fn scope_metadata(
     }
     if dropped != 0 && maker.claim(SCOPE_DROPPED) {
         maker.put(names, SCOPE_DROPPED, dropped.to_string().as_bytes());
-    }
-    for pair in scope.attributes() {
-        let (key, value) = pair?;
-        let is_key = |source: &LabelSource| matches!(source, LabelSource::Scope(k) if k.as_bytes() == key);
-        if !options.labels.iter().any(|(_, source)| is_key(source)) {
-            maker.attribute(names, key, &value)?;
-        }
     }
     Ok(())
 }
