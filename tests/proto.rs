@@ -1,4 +1,4 @@
-//! The promise of `proto/`: what the remote write encoder sends reads as the messages that are written there, with no
+//! The promise of `proto/`: what the remote write and Loki encoders send reads as the messages that are written there, with no
 //! field left over.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
@@ -8,10 +8,23 @@ use std::sync::Arc;
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage, Value};
 use tidegate::exporters::delivery::sharded::{Report, ShardEncoder};
 use tidegate::exporters::prometheus_remote_write::{RemoteWriteConfig, options};
+use tidegate::loki::{LokiEncoder, LokiOptions};
 use tidegate::pdata::json::Limits;
 use tidegate::pdata::{Batch, ClientInfo, Rope, Signal};
 use tidegate::pipeline::Acks;
 use tidegate::prometheus::remote::{Negotiation, RemoteEncoder, Version, WriteBody};
+
+fn batch(signal: Signal, request: impl Into<Rope> + AsRef<[u8]>) -> Batch {
+    Batch {
+        signal,
+        items: tidegate::pdata::count(signal, request.as_ref()).unwrap(),
+        rope: request.into(),
+        client: Arc::new(ClientInfo::default()),
+        received: std::time::Instant::now(),
+        leases: Default::default(),
+        acks: Acks::none(),
+    }
+}
 
 /// The requests for the example of the documentation.
 fn bodies(version: Version) -> Vec<WriteBody> {
@@ -21,15 +34,7 @@ fn bodies(version: Version) -> Vec<WriteBody> {
     options.negotiation = Arc::new(Negotiation::new(version));
     let mut encoder = RemoteEncoder::new(options);
     let mut report = Report::new(encoder.shards());
-    let batch = Batch {
-        signal: Signal::Metrics,
-        items: tidegate::pdata::count(Signal::Metrics, &request).unwrap(),
-        rope: Rope::from(request),
-        client: Arc::new(ClientInfo::default()),
-        received: std::time::Instant::now(),
-        leases: Default::default(),
-        acks: Acks::none(),
-    };
+    let batch = batch(Signal::Metrics, request);
     encoder.encode(&batch, &mut report.output());
     let closed = report.take_closed().into_iter().map(|closed| closed.body);
     let mut bodies: Vec<WriteBody> = closed.collect();
@@ -38,9 +43,9 @@ fn bodies(version: Version) -> Vec<WriteBody> {
     bodies
 }
 
-fn read(pool: &DescriptorPool, name: &str, body: &WriteBody) -> DynamicMessage {
+fn read(pool: &DescriptorPool, name: &str, message: &[u8]) -> DynamicMessage {
     let descriptor = pool.get_message_by_name(name).unwrap();
-    let message = DynamicMessage::decode(descriptor, body.message().unwrap()).unwrap();
+    let message = DynamicMessage::decode(descriptor, message).unwrap();
     nothing_left(&message);
     message
 }
@@ -69,7 +74,7 @@ fn requests_read_as_they_are_defined() {
     {
         let (mut samples, mut histograms, mut exemplars) = (0, 0, 0);
         for body in bodies(version) {
-            let request = read(&pool, name, &body);
+            let request = read(&pool, name, &body.message().unwrap());
             let counts = body.counts();
             let before = (samples, histograms, exemplars);
             for series in list(&request, "timeseries") {
@@ -89,4 +94,33 @@ fn requests_read_as_they_are_defined() {
         seen[at] = samples + histograms + exemplars;
     }
     assert_eq!(seen[0], seen[1], "both versions carry the same");
+}
+
+#[test]
+fn push_requests_read_as_they_are_defined() {
+    let set = protox::compile(["loki/push.proto"], ["proto"]).unwrap();
+    let pool = DescriptorPool::from_file_descriptor_set(set).unwrap();
+    let json = std::fs::read("docs/examples/logs.json").unwrap();
+    let request = tidegate::pdata::json::decode(Signal::Logs, &json, Limits::default()).unwrap();
+    let mut encoder = LokiEncoder::new(LokiOptions::default());
+    let mut report = Report::new(encoder.shards());
+    encoder.encode(&batch(Signal::Logs, request), &mut report.output());
+    let list = |message: &DynamicMessage, field: &str| -> Vec<Value> {
+        message.get_field_by_name(field).unwrap().as_list().unwrap().to_vec()
+    };
+    let (mut entries, mut pairs) = (0, 0);
+    for body in (0..encoder.shards()).filter_map(|shard| encoder.close(shard)) {
+        let request = read(&pool, "logproto.PushRequest", &body.message().unwrap());
+        for stream in list(&request, "streams") {
+            let stream = stream.as_message().unwrap();
+            assert!(stream.has_field_by_name("labels"));
+            for entry in list(stream, "entries") {
+                let entry = entry.as_message().unwrap();
+                assert!(entry.has_field_by_name("timestamp"));
+                entries += 1;
+                pairs += list(entry, "structuredMetadata").len();
+            }
+        }
+    }
+    assert!(entries == 3 && pairs > 20, "{entries} entries with {pairs} pairs");
 }
