@@ -348,7 +348,7 @@ impl Cache {
             return found;
         }
         let state = self.tenants.get_mut(tenant as usize)?;
-        if options.limits.streams > 0 && state.active >= options.limits.streams {
+        if options.limits.streams > 0 && state.active >= state.bound(options.limits.streams) {
             return None;
         }
         let Some(at) = found else { return Some(self.insert(options, &labels, tenant, now)) };
@@ -397,20 +397,18 @@ impl Cache {
                 values.entry(name).or_default().insert(xxh3_64(value.as_bytes()));
             }
         }
+        let demoted = self.tenants.get(tenant as usize).map(|t| t.demoted.as_slice()).unwrap_or_default();
+        let kept: Vec<&str> = demoted.iter().map(String::as_str).chain([SERVICE_NAME]).collect();
         let count = |(name, values): (String, std::collections::HashSet<u64>)| (values.len(), name);
         let (values, label) =
-            values.into_iter().filter(|(name, _)| name != SERVICE_NAME).map(count).max()?;
+            values.into_iter().filter(|(name, _)| !kept.contains(&name.as_str())).map(count).max()?;
         // A label of one value makes no streams.
         if values < 2 {
             return None;
         }
-        for stream in self.streams.iter_mut().filter(|s| s.tenant == tenant) {
-            stream.active = false;
-        }
         // Other keys of the tenant lead to streams with the label.
         self.forget_keys();
         let state = self.tenants.get_mut(tenant as usize)?;
-        state.active = 0;
         state.demoted.push(label.clone());
         self.guarded.push(Guarded { tenant: state.id.clone(), label: label.clone(), values });
         Some(label)
@@ -436,6 +434,14 @@ impl Cache {
     /// Streams in use, and bytes held.
     pub fn figures(&self) -> (usize, usize) {
         (self.tenants.iter().map(|t| t.active).sum(), self.bytes + self.stream_bytes)
+    }
+}
+
+impl Tenant {
+    /// The number of streams at which a label more becomes metadata. Loki counts the streams with the label on for a
+    /// while, so that there must be room for those without it: a quarter of the limit, then an eighth, and so on.
+    fn bound(&self, limit: usize) -> usize {
+        limit - limit.checked_shr(self.demoted.len() as u32 + 2).unwrap_or(0)
     }
 }
 

@@ -109,8 +109,8 @@ config! {
         pub large_metadata: LargeMetadataConfig = LargeMetadataConfig::Trim,
         /// Drops records that are older than this. 0 is never.
         pub max_age: Duration = Duration::ZERO,
-        /// How many streams a tenant may have at the same time. Past it the label with most values becomes
-        /// structured metadata. 0 is no limit.
+        /// How many streams a tenant may have at the same time. At three quarters of it the label with most values
+        /// becomes structured metadata, at seven eighths the next, and so on. 0 is no limit.
         pub max_streams: usize = 5000,
     }
     validate = LimitsConfig::check;
@@ -264,6 +264,7 @@ config! {
     hints {
         "default_labels" => "the labels of the old exporter are turned on in \"default_labels_enabled\"",
         "tenant_id" => "write \"tenant: {value: …}\"",
+        "url" => "the URL is \"endpoint\"",
         "external_labels" => "labels for all streams are \"labels: {static: {…}}\"",
         "batchwait" => "requests grow while Loki is busy; their size is \"max_batch_size_bytes\"",
         "batchsize" => "the size of a request is \"max_batch_size_bytes\"",
