@@ -226,7 +226,6 @@ impl LokiEncoder {
                     if let Err(reason) = self.record(at, &place, out)? {
                         out.dropped(1, reason);
                     }
-                    // A label may have become metadata, or everything may be known anew.
                 }
             }
         }

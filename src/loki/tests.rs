@@ -2,6 +2,9 @@
 
 mod hints;
 mod limits;
+#[allow(dead_code, reason = "the bench uses more of it")]
+mod plain;
+mod random;
 mod requests;
 mod vectors;
 
