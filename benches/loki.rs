@@ -39,7 +39,9 @@ fn main() {
         given.map_or(default, String::as_str).split(',').map(|n| n.parse().unwrap()).collect()
     };
     let rounds = list("--rounds", "5")[0];
-    println!("CPU nanoseconds an entry      hit    miss   =hash  +encode  +snappy   plain  times    bytes  on wire");
+    println!(
+        "CPU nanoseconds an entry      hit    miss   =hash  +encode  +snappy   plain  times    bytes  on wire"
+    );
     for &streams in &list("--streams", "10,1000,100000") {
         let load: Vec<Vec<u8>> = (0..REQUESTS).map(|at| request(at, streams).encode_to_vec()).collect();
         measure(&load, streams, rounds, !args.iter().any(|a| a == "--no-plain"));

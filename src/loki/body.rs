@@ -121,7 +121,8 @@ impl LokiBody {
             put_bytes(&mut stream, 1, labels);
             let empty = stream.len();
             for entry in entries {
-                let came = if self.order.is_empty() { Some(at) } else { self.order.get(at as usize).copied() };
+                let came =
+                    if self.order.is_empty() { Some(at) } else { self.order.get(at as usize).copied() };
                 at += 1;
                 if let Some(came) = came.filter(|came| keep(*came)) {
                     order.push(came);

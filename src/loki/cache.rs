@@ -90,6 +90,8 @@ pub(super) struct Cache {
     bytes: usize,
     stream_bytes: usize,
     pub guarded: Vec<Guarded>,
+    /// Seconds since 1970, as of the batch.
+    pub now: i64,
     pub hits: u64,
     pub misses: u64,
 }
@@ -111,6 +113,7 @@ impl Cache {
             bytes: 0,
             stream_bytes: 0,
             guarded: Vec::new(),
+            now: 0,
             hits: 0,
             misses: 0,
         };
@@ -138,14 +141,14 @@ impl Cache {
     }
 
     /// Forgets what was found under raw bytes; streams in use stay if there is room for them.
-    pub fn forget(&mut self, now: i64) {
+    pub fn forget(&mut self) {
         self.forget_keys();
         self.aboves.clear();
         self.above_table.clear();
         self.maker.forget();
         self.bytes = 0;
         if self.stream_bytes > self.cap / 4 {
-            self.expire(now);
+            self.expire();
             self.streams.retain(|stream| stream.active);
             if self.streams.iter().map(Stream::held).sum::<usize>() > self.cap / 4 {
                 self.streams.clear();
@@ -162,8 +165,8 @@ impl Cache {
     }
 
     /// Forgets everything. No request may be open.
-    pub fn forget_all(&mut self, options: &LokiOptions, now: i64) {
-        self.forget(now);
+    pub fn forget_all(&mut self, options: &LokiOptions) {
+        self.forget();
         self.streams.clear();
         self.stream_table.clear();
         self.stream_bytes = 0;
@@ -179,7 +182,8 @@ impl Cache {
     }
 
     /// Takes streams without recent entries out of the count.
-    pub fn expire(&mut self, now: i64) {
+    pub fn expire(&mut self) {
+        let now = self.now;
         for stream in &mut self.streams {
             if stream.active && now - stream.used > IDLE {
                 stream.active = false;
@@ -257,7 +261,6 @@ impl Cache {
         direct: bool,
         place: &Place<'_>,
         names: &mut Names,
-        now: i64,
     ) -> Result<u32, WireError> {
         self.misses += 1;
         let resolved = match self.aboves.get(above as usize) {
@@ -265,7 +268,7 @@ impl Cache {
             None => Err("unencodable"),
         };
         let end = match resolved {
-            Ok(resolved) => self.stream(options, resolved, names, now),
+            Ok(resolved) => self.stream(options, resolved, names),
             Err(why) => Err(why),
         };
         let entry = Known { key, end };
@@ -302,24 +305,23 @@ impl Cache {
         options: &LokiOptions,
         mut resolved: Resolved,
         names: &mut Names,
-        now: i64,
     ) -> Result<Found, &'static str> {
         let tenant = self.tenant(resolved.tenant.take())?;
         let demoted = self.tenants.get(tenant as usize).map(|t| t.demoted.clone()).unwrap_or_default();
         demoted.iter().for_each(|name| resolved.demote(name));
         resolved.complete();
-        let mut at = self.activate(options, &resolved, tenant, now);
+        let mut at = self.activate(options, &resolved, tenant);
         if at.is_none() {
             // One label is metadata from now on; with none left the limit is passed.
             if let Some(label) = self.guard(tenant) {
                 resolved.demote(&label);
                 resolved.complete();
             }
-            at = self.activate(options, &resolved, tenant, now);
+            at = self.activate(options, &resolved, tenant);
         }
         let stream = match at {
             Some(at) => at,
-            None => self.insert(options, &text(&resolved), tenant, now),
+            None => self.insert(options, &text(&resolved), tenant),
         };
         let demoted = (!resolved.demoted.is_empty()).then(|| {
             self.maker.begin(names);
@@ -336,7 +338,7 @@ impl Cache {
     }
 
     /// The stream of these labels, if it is counted or may be.
-    fn activate(&mut self, options: &LokiOptions, resolved: &Resolved, tenant: u32, now: i64) -> Option<u32> {
+    fn activate(&mut self, options: &LokiOptions, resolved: &Resolved, tenant: u32) -> Option<u32> {
         let labels = text(resolved);
         let hash = stream_hash(tenant, &labels);
         let same = |&at: &u32| {
@@ -351,16 +353,16 @@ impl Cache {
         if options.limits.streams > 0 && state.active >= state.bound(options.limits.streams) {
             return None;
         }
-        let Some(at) = found else { return Some(self.insert(options, &labels, tenant, now)) };
+        let Some(at) = found else { return Some(self.insert(options, &labels, tenant)) };
         state.active += 1;
         if let Some(stream) = self.streams.get_mut(at as usize) {
             stream.active = true;
-            stream.used = now;
+            stream.used = self.now;
         }
         Some(at)
     }
 
-    fn insert(&mut self, options: &LokiOptions, labels: &str, tenant: u32, now: i64) -> u32 {
+    fn insert(&mut self, options: &LokiOptions, labels: &str, tenant: u32) -> u32 {
         let hash = stream_hash(tenant, labels);
         let same = |&at: &u32| {
             self.streams.get(at as usize).is_some_and(|s| s.tenant == tenant && *s.labels == *labels)
@@ -371,7 +373,7 @@ impl Cache {
         if let Some(&at) = self.stream_table.find(hash, same) {
             if let Some(stream) = self.streams.get_mut(at as usize) {
                 stream.active = true;
-                stream.used = now;
+                stream.used = self.now;
             }
             return at;
         }
@@ -379,7 +381,7 @@ impl Cache {
         let placed = [id.as_bytes(), b"\xff", labels.as_bytes()].concat();
         let shard = (xxh3_64(&placed) % options.shards.max(1) as u64) as u32;
         let stream =
-            Stream { labels: labels.into(), hash, tenant, shard, used: now, active: true, slot: (0, 0) };
+            Stream { labels: labels.into(), hash, tenant, shard, used: self.now, active: true, slot: (0, 0) };
         self.stream_bytes += stream.held();
         let at = self.streams.len() as u32;
         self.streams.push(stream);

@@ -169,26 +169,27 @@ impl LokiEncoder {
         (self.cache.hits, self.cache.misses)
     }
 
-    fn seconds(&self) -> i64 {
-        (self.now / 1_000_000_000) as i64
+    fn look_at_the_clock(&mut self) {
+        self.now = now();
+        self.cache.now = (self.now / 1_000_000_000) as i64;
     }
 
     /// What must be so before a batch: room, a current clock, room for tenants.
     fn begin(&mut self, out: &mut Output<'_, LokiBody>) {
-        self.now = now();
+        self.look_at_the_clock();
         if self.cache.has_many_tenants() {
             for shard in 0..self.shards.len() {
                 self.close_into(shard, out);
             }
             self.shards.iter_mut().for_each(|open| open.tenant = 0);
-            self.cache.forget_all(&self.options, self.seconds());
+            self.cache.forget_all(&self.options);
         }
         if self.names.is_full() {
             self.names.clear();
             self.metadata.forget();
-            self.cache.forget(self.seconds());
+            self.cache.forget();
         } else if self.cache.is_full() {
-            self.cache.forget(self.seconds());
+            self.cache.forget();
         }
     }
 
@@ -298,10 +299,7 @@ impl LokiEncoder {
                 let key = self.cache.hash(&self.buffer);
                 match self.cache.find(key) {
                     Some(known) => known,
-                    None => {
-                        let now = self.seconds();
-                        self.cache.make(&self.options, key, at, direct, place, &mut self.names, now)?
-                    }
+                    None => self.cache.make(&self.options, key, at, direct, place, &mut self.names)?,
                 }
             }
         };
@@ -498,8 +496,8 @@ impl ShardEncoder for LokiEncoder {
     }
 
     fn tick(&mut self, _out: &mut Output<'_, LokiBody>) {
-        self.now = now();
-        self.cache.expire(self.seconds());
+        self.look_at_the_clock();
+        self.cache.expire();
         let (streams, bytes) = self.cache.figures();
         if let Some(shown) = &self.shown {
             for (gauge, value) in [(&shown.streams, streams), (&shown.bytes, bytes)] {

@@ -63,12 +63,7 @@ fn pairs<'a>(attributes: Attributes<'a>, is_label: impl Fn(&[u8]) -> bool) -> Re
     Ok(out)
 }
 
-fn json(
-    options: &LokiOptions,
-    above: &Above,
-    place: &Place<'_>,
-    out: &mut String,
-) -> Result<(), WireError> {
+fn json(options: &LokiOptions, above: &Above, place: &Place<'_>, out: &mut String) -> Result<(), WireError> {
     let record = &place.record;
     let mut first = true;
     let mut key = |key: &str, out: &mut String| {

@@ -228,7 +228,8 @@ impl Metadata {
     /// Appends the pairs of a block whose names are not taken.
     #[inline]
     pub fn block(&mut self, block: &Block) {
-        let fits = self.size + block.size <= self.max_size && self.count + block.pairs.len() <= self.max_count;
+        let fits =
+            self.size + block.size <= self.max_size && self.count + block.pairs.len() <= self.max_count;
         if fits && !block.pairs.iter().any(|pair| self.is_claimed(pair.id)) {
             self.bytes.extend_from_slice(&block.bytes);
             self.size += block.size;

@@ -212,10 +212,14 @@ impl Default for LokiOptions {
 /// What is wrong with it.
 pub fn check_label_name(name: &str) -> Result<(), String> {
     if !crate::relabel::is_legacy_name(name) || name.bytes().all(|b| b == b'_') {
-        return Err(format!("\"{name}\" cannot be a label: letters, digits and '_' make a name, no digit first"));
+        return Err(format!(
+            "\"{name}\" cannot be a label: letters, digits and '_' make a name, no digit first"
+        ));
     }
     if name.starts_with("__") {
-        return Err(format!("\"{name}\" cannot be a label: names that begin with two underscores are reserved"));
+        return Err(format!(
+            "\"{name}\" cannot be a label: names that begin with two underscores are reserved"
+        ));
     }
     Ok(())
 }

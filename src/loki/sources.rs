@@ -126,8 +126,10 @@ mod tests {
     #[test]
     fn levels() {
         let got: Vec<String> = [-1, 0, 1, 2, 4, 5, 8, 9, 10, 16, 17, 24, 25].map(old_level).to_vec();
-        let want =
-            ["", "", "TRACE", "TRACE2", "TRACE4", "DEBUG", "DEBUG4", "INFO", "INFO2", "WARN4", "ERROR", "FATAL4", ""];
+        let want = [
+            "", "", "TRACE", "TRACE2", "TRACE4", "DEBUG", "DEBUG4", "INFO", "INFO2", "WARN4", "ERROR",
+            "FATAL4", "",
+        ];
         assert_eq!(got, want);
     }
 

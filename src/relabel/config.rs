@@ -72,7 +72,10 @@ impl RelabelConfig {
         if targets && self.target_label.is_empty() {
             fail("target_label", format!("relabel configuration for {word} action requires 'target_label'"));
         } else if targets && self.action != Action::Replace && !is_legacy_name(&self.target_label) {
-            fail("target_label", format!("\"{}\" is invalid 'target_label' for {word} action", self.target_label));
+            fail(
+                "target_label",
+                format!("\"{}\" is invalid 'target_label' for {word} action", self.target_label),
+            );
         }
         if self.action == Action::HashMod && self.modulus == 0 {
             fail("modulus", "relabel configuration for hashmod requires non-zero modulus".to_owned());

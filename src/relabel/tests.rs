@@ -4,7 +4,13 @@ use super::*;
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-fn rule(action: Action, sources: &[&str], regex: Option<&str>, target: &str, replacement: Option<&str>) -> Rule {
+fn rule(
+    action: Action,
+    sources: &[&str],
+    regex: Option<&str>,
+    target: &str,
+    replacement: Option<&str>,
+) -> Rule {
     let config = RelabelConfig {
         action,
         source_labels: sources.iter().map(|s| (*s).to_owned()).collect(),
@@ -189,7 +195,10 @@ fn actions_are_read_in_any_case_and_checked() {
         (serde_json::json!({"source_labels": ["a"]}), Some("requires 'target_label'")),
         (serde_json::json!({"action": "hashmod", "target_label": "x"}), Some("non-zero modulus")),
         (serde_json::json!({"action": "labelkeep", "target_label": "x"}), Some("has no meaning")),
-        (serde_json::json!({"action": "keepequal", "target_label": "x", "regex": "y"}), Some("has no meaning")),
+        (
+            serde_json::json!({"action": "keepequal", "target_label": "x", "regex": "y"}),
+            Some("has no meaning"),
+        ),
         (serde_json::json!({"action": "drop", "regex": "("}), Some("not a regular expression")),
         (serde_json::json!({"action": "uppercase", "target_label": "$1"}), Some("is invalid 'target_label'")),
     ] {

@@ -85,7 +85,10 @@ mod tests {
     fn verdict(status: u16, said: &str, headers: &[(&'static str, &str)]) -> String {
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect::<HeaderMap>(),
+            headers: headers
+                .iter()
+                .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
+                .collect::<HeaderMap>(),
             body: said.as_bytes().to_vec(),
             broken: None,
         };
@@ -112,7 +115,12 @@ mod tests {
             (206, "", &[], "stored but 5"),
             (400, "couldn't parse push request", &[], "cut"),
             (400, "Max entry size '6' bytes exceeded for stream", &[], "stored but 1"),
-            (400, "2 errors like: entry for stream has timestamp too old; 1 errors like: b", &[], "stored but 3"),
+            (
+                400,
+                "2 errors like: entry for stream has timestamp too old; 1 errors like: b",
+                &[],
+                "stored but 3",
+            ),
             (400, LATE, &[], "stored but 2"),
             (400, &twice, &[], "stored but 4"),
             (400, &thrice, &[], "stored but 5"),

@@ -17,9 +17,7 @@ use self::config::{
 use self::sender::PushSender;
 use super::delivery::sharded::{ShardedConfig, ShardedDelivery};
 use crate::components::BuildError;
-use crate::loki::{
-    Encoding, Format, LabelSource, Limits, LokiEncoder, LokiOptions, OldLabels, Unfit,
-};
+use crate::loki::{Encoding, Format, LabelSource, Limits, LokiEncoder, LokiOptions, OldLabels, Unfit};
 use crate::net::client::HttpCompression;
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter};
@@ -74,7 +72,12 @@ pub fn options(config: &LokiConfig) -> Result<LokiOptions, BuildError> {
     let rules = config.labels.relabel_configs.iter().map(|rule| Rule::new(rule, Names::Legacy));
     Ok(LokiOptions {
         labels,
-        old_labels: OldLabels { exporter: old.exporter, job: old.job, instance: old.instance, level: old.level },
+        old_labels: OldLabels {
+            exporter: old.exporter,
+            job: old.job,
+            instance: old.instance,
+            level: old.level,
+        },
         static_labels: config.labels.r#static.clone().into_iter().collect(),
         relabel: rules.collect::<Result<_, _>>()?,
         format: match config.format {

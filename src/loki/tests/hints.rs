@@ -100,8 +100,7 @@ fn labels_by_configuration() {
         ..record("x", vec![("http.route", text(route))])
     };
     let entry = one(options(), vec![("e", text("dev"))], scope(), own("/a"));
-    let want =
-        r#"{cluster="c1", env="DEV", level="info", route="/a", scope_name="lib", severity_text="I", team="t"}"#;
+    let want = r#"{cluster="c1", env="DEV", level="info", route="/a", scope_name="lib", severity_text="I", team="t"}"#;
     assert_eq!(entry.labels, want);
     assert_eq!(metadata(&entry), "other=o severity_number=10");
     let bytes = request(vec![], scope(), vec![own("/healthz"), own("/b")]).encode_to_vec();
@@ -138,9 +137,8 @@ fn lines_in_other_forms() {
             ..InstrumentationScope::default()
         })
     };
-    let resource = |format: &str| {
-        vec![("service.name", text("s")), ("host", text("h")), ("loki.format", text(format))]
-    };
+    let resource =
+        |format: &str| vec![("service.name", text("s")), ("host", text("h")), ("loki.format", text(format))];
     let own = |body: AnyValue| LogRecord {
         body: Some(body),
         severity_text: "WARN".to_owned(),

@@ -54,7 +54,10 @@ fn many_and_long_labels() {
         changed(limited(limits), &request(resource, None, vec![record("x", vec![])]))
     };
     let (got, changes, _) = long(Unfit::Demote);
-    assert_eq!((got[0].labels.as_str(), metadata(&got[0]).as_str()), (r#"{k8s_cluster_name="c"}"#, "service_name=grüße"));
+    assert_eq!(
+        (got[0].labels.as_str(), metadata(&got[0]).as_str()),
+        (r#"{k8s_cluster_name="c"}"#, "service_name=grüße")
+    );
     assert_eq!(changes, [("label_demoted", 1)]);
     let (got, changes, _) = long(Unfit::Truncate);
     assert_eq!(got[0].labels, r#"{k8s_cluster_name="c", service_name="grü"}"#);

@@ -80,7 +80,11 @@ pub fn entries(request: &ExportLogsServiceRequest, rules: &Rules<'_>) -> Vec<Pla
                 flatten(&scope.attributes, &[], rules, &mut of_scope);
                 field(&mut of_scope, "scope_name", scope.name.clone());
                 field(&mut of_scope, "scope_version", scope.version.clone());
-                field(&mut of_scope, "scope_dropped_attributes_count", number(scope.dropped_attributes_count));
+                field(
+                    &mut of_scope,
+                    "scope_dropped_attributes_count",
+                    number(scope.dropped_attributes_count),
+                );
             }
             for record in &scope_logs.log_records {
                 let mut labels = BTreeMap::new();

@@ -26,7 +26,8 @@ const KEYS: [&str; 20] = [
     "flags",
     "host.name",
 ];
-const TEXTS: [&str; 8] = ["", "x", "v 2", "é\u{2028}", "\"q\\uoted\"", "a\nb\t", "\u{1}\u{7f}", "a long value, a long value"];
+const TEXTS: [&str; 8] =
+    ["", "x", "v 2", "é\u{2028}", "\"q\\uoted\"", "a\nb\t", "\u{1}\u{7f}", "a long value, a long value"];
 
 fn pick(rng: &mut fastrand::Rng, from: &[&str]) -> String {
     from[rng.usize(..from.len())].to_owned()
@@ -118,7 +119,10 @@ fn any_request_is_mapped_as_the_plain_way_does() {
     };
     let as_text = |value: &AnyValue| {
         let (bytes, mut out) = (value.encode_to_vec(), String::new());
-        crate::prometheus::text::value_text(&crate::pdata::common::AnyValue::parse(&bytes).unwrap(), &mut out);
+        crate::prometheus::text::value_text(
+            &crate::pdata::common::AnyValue::parse(&bytes).unwrap(),
+            &mut out,
+        );
         out
     };
     let own = ["tenant_id", "b"];

@@ -12,14 +12,20 @@ fn meta(own: Vec<(&str, AnyValue)>) -> String {
 
 #[test]
 fn labels() {
-    let resource =
-        || vec![("service.name", text("auth")), ("deployment.environment.name", text("dev")), ("a", text("b"))];
+    let resource = || {
+        vec![("service.name", text("auth")), ("deployment.environment.name", text("dev")), ("a", text("b"))]
+    };
     let entry = one(default(), resource(), None, record("hi", vec![]));
     assert_eq!(entry.labels, r#"{deployment_environment_name="dev", service_name="auth"}"#, "K1");
     assert_eq!(metadata(&entry), "a=b", "K1");
-    assert_eq!(one(default(), vec![], None, record("x", vec![])).labels, r#"{service_name="unknown_service"}"#, "K2");
+    assert_eq!(
+        one(default(), vec![], None, record("x", vec![])).labels,
+        r#"{service_name="unknown_service"}"#,
+        "K2"
+    );
     // With two more attributes that the default list leaves to metadata.
-    let pod = vec![("service.name", text("a")), ("k8s.pod.name", text("p")), ("service.instance.id", text("i"))];
+    let pod =
+        vec![("service.name", text("a")), ("k8s.pod.name", text("p")), ("service.instance.id", text("i"))];
     let entry = one(default(), pod, None, record("x", vec![]));
     assert_eq!(entry.labels, r#"{service_name="a"}"#);
     assert_eq!(metadata(&entry), "k8s_pod_name=p service_instance_id=i");
@@ -94,10 +100,7 @@ fn bodies() {
 
 #[test]
 fn escapes() {
-    let options = LokiOptions {
-        labels: vec![(None, LabelSource::Resource("path".to_owned()))],
-        ..default()
-    };
+    let options = LokiOptions { labels: vec![(None, LabelSource::Resource("path".to_owned()))], ..default() };
     let entry = one(options, vec![("path", text(r#"C:\dir "x""#))], None, record("x", vec![]));
     assert_eq!(entry.labels, r#"{path="C:\\dir \"x\""}"#, "K17");
 }
@@ -121,14 +124,16 @@ fn names_that_collide_are_sent_once() {
         ..InstrumentationScope::default()
     };
     let resource = vec![("a_b", text("resource")), ("c", text("resource"))];
-    let entry = one(default(), resource, Some(scope), record("x", vec![("a/b", text("own")), ("a.b", text("2nd"))]));
+    let entry =
+        one(default(), resource, Some(scope), record("x", vec![("a/b", text("own")), ("a.b", text("2nd"))]));
     assert_eq!(metadata(&entry), "a_b=own c=resource d=scope");
 }
 
 #[test]
 fn json_form() {
     let options = LokiOptions { encoding: Encoding::Json { gzip: false }, ..default() };
-    let own = LogRecord { time_unix_nano: 1_700_000_000_000_000_005, ..record("hi\n", vec![("k", text("v"))]) };
+    let own =
+        LogRecord { time_unix_nano: 1_700_000_000_000_000_005, ..record("hi\n", vec![("k", text("v"))]) };
     let bytes = request(vec![("service.name", text("a\"b"))], None, vec![own]).encode_to_vec();
     let mut encoder = LokiEncoder::new(options);
     let body = encode(&mut encoder, &bytes).0.remove(0);
