@@ -7,7 +7,8 @@
 //!
 //! Labels are kept as a *block*: in 1.0 the encoded Label fields, in 2.0 pairs of symbol ids of the generation.
 //!
-//! Costs: a hit is one probe of a table of `u32` and one look at the entry. An entry is 48 bytes, about 8 of table,
+//! Costs: a steady sender names its series in the same order each time, so a look-up first tries the entry after the
+//! last one, which lies beside it; else a hit is one probe of a table of `u32` and one look at the entry. An entry is 48 bytes, about 8 of table,
 //! and its block.
 
 use std::mem::size_of;
@@ -64,6 +65,8 @@ pub(super) struct Store {
     /// Whether blocks are symbol ids.
     symbolic: bool,
     half: usize,
+    /// The entry after the one found last.
+    next: u32,
     pub hits: u64,
     pub misses: u64,
     pub forgotten: u64,
@@ -166,6 +169,7 @@ impl Store {
             old: Generation::default(),
             symbolic,
             half: (cap / 2).min(MOST),
+            next: 0,
             hits: 0,
             misses: 0,
             forgotten: 0,
@@ -183,11 +187,17 @@ impl Store {
     /// Looks a series up.
     #[inline]
     pub fn find(&mut self, key: u128) -> Option<u32> {
-        if let Some(at) = self.young.find(key) {
-            self.hits += 1;
-            return Some(at);
-        }
-        self.promote(key)
+        let next = self.next;
+        let at = match self.young.entries.get(next as usize) {
+            Some(entry) if entry.key == key => next,
+            _ => match self.young.find(key) {
+                Some(at) => at,
+                None => return self.promote(key),
+            },
+        };
+        self.next = at.wrapping_add(1);
+        self.hits += 1;
+        Some(at)
     }
 
     #[cold]
