@@ -8,8 +8,6 @@
 mod answer;
 mod config;
 mod sender;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Delta streams against running sums.
+
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;

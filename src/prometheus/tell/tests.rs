@@ -1,3 +1,5 @@
+//! What is told against what is sent.
+
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;

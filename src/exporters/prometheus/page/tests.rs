@@ -1,3 +1,5 @@
+//! Pages by format, label by label, and read back by a strict parser.
+
 use super::text::{escape_labels, pairs, put_escaped, put_label_name};
 use super::*;
 use crate::exporters::prometheus::negotiate::Media;

@@ -1,3 +1,5 @@
+//! What the page remembers: order, types, expiry, limits.
+
 use proptest::prelude::*;
 use prost::Message;
 
