@@ -4,11 +4,10 @@
 //! between batches: refilling costs each stream one long way, after as many new ones as the cap holds.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_secret};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::LokiOptions;
 use super::metadata::{Block, Metadata};
@@ -16,6 +15,7 @@ use super::names::Names;
 use super::resolve::{Above, Place, Resolved, SERVICE_NAME};
 use super::{check_tenant, labels::put_labels};
 use crate::pdata::wire::WireError;
+use crate::prometheus::identity::Identity;
 
 /// Seconds without an entry after which a stream is no longer counted: Loki's chunks are idle by then.
 pub(super) const IDLE: i64 = 1800;
@@ -75,7 +75,7 @@ pub(super) struct Guarded {
 
 #[derive(Debug)]
 pub(super) struct Cache {
-    secret: [u8; 192],
+    identity: Identity,
     cap: usize,
     aboves: Vec<Above>,
     above_table: HashTable<u32>,
@@ -99,7 +99,7 @@ pub(super) struct Cache {
 impl Cache {
     pub fn new(options: &LokiOptions) -> Self {
         let mut cache = Cache {
-            secret: secret(),
+            identity: Identity::new(),
             cap: options.cache_bytes,
             aboves: Vec::new(),
             above_table: HashTable::new(),
@@ -127,7 +127,7 @@ impl Cache {
     }
 
     pub fn hash(&self, bytes: &[u8]) -> u128 {
-        xxh3_128_with_secret(bytes, &self.secret)
+        self.identity.hash(bytes)
     }
 
     /// Whether something must be forgotten.
@@ -461,15 +461,4 @@ fn text(resolved: &Resolved) -> String {
 
 fn stream_hash(tenant: u32, labels: &str) -> u64 {
     xxh3_64(labels.as_bytes()) ^ u64::from(tenant).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-/// Random bytes of the process: the standard library keys its hash maps from the system's source.
-fn secret() -> [u8; 192] {
-    let mut secret = [0; 192];
-    for (i, chunk) in secret.chunks_exact_mut(8).enumerate() {
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_usize(i);
-        chunk.copy_from_slice(&hasher.finish().to_le_bytes());
-    }
-    secret
 }
