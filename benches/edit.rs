@@ -162,6 +162,8 @@ fn batch(signal: Signal, request: &Bytes) -> Batch {
         rope: Rope::from(request.clone()),
         items: ITEMS,
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

@@ -378,6 +378,8 @@ fn batch(bytes: Vec<u8>) -> Batch {
         rope: Rope::from(bytes),
         items: POINTS,
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: std::time::Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

@@ -78,6 +78,8 @@ impl Rig {
             items: (ids.end - ids.start) as usize,
             rope,
             client: Arc::default(),
+            tenant: None,
+            demoted: false,
             received: Instant::now(),
             leases: [lease].into_iter().collect(),
             acks,

@@ -20,6 +20,8 @@ fn batch(signal: Signal, request: impl Into<Rope> + AsRef<[u8]>) -> Batch {
         items: tidegate::pdata::count(signal, request.as_ref()).unwrap(),
         rope: request.into(),
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: std::time::Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

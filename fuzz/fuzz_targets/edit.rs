@@ -67,6 +67,8 @@ fn run(program: &Program, signal: Signal, rope: Rope) -> (Vec<u8>, Applied) {
         rope,
         items: 0,
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

@@ -48,6 +48,8 @@ fn encode(encoder: &mut LokiEncoder, request: &[u8]) -> Vec<(String, plain::Plai
         items: usize::MAX,
         rope: Rope::from(request.to_vec()),
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: std::time::Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

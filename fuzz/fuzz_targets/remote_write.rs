@@ -97,6 +97,8 @@ fn encode(encoder: &mut RemoteEncoder, request: &[u8], all: &mut Vec<TimeSeries>
         rope: Rope::from(request.to_vec()),
         items: counted.unwrap_or_default(),
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

@@ -34,6 +34,8 @@ pub(super) fn batch(signal: Signal, request: &[u8], items: usize) -> (Batch, one
         rope: Rope::from(request.to_vec()),
         items,
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: Default::default(),
         acks: Acks::from(ack),

@@ -134,6 +134,8 @@ pub fn batch(request: &[u8]) -> Batch {
         items: crate::pdata::count(Signal::Logs, request).unwrap(),
         rope: Rope::from(request.to_vec()),
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: std::time::Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

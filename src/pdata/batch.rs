@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::Rope;
+use super::{Rope, Tenant};
 use crate::pipeline::{Acks, Lease};
 
 /// The kind of telemetry in a batch.
@@ -80,6 +80,10 @@ pub struct Batch {
     pub items: usize,
     /// Who sent it.
     pub client: Arc<ClientInfo>,
+    /// Whose it is, once a `tenant` processor has said so. Batches of different tenants never merge.
+    pub tenant: Option<Tenant>,
+    /// Whether it waits behind everything else its destinations have to send.
+    pub demoted: bool,
     /// When the receiver had read it.
     pub received: Instant,
     /// The memory reserved for it, returned when the last clone is gone.

@@ -19,6 +19,24 @@ pub fn count(signal: Signal, request: &[u8]) -> Result<usize, WireError> {
     walk(signal, request, &mut Nothing)
 }
 
+/// Counts the items of one `ResourceSpans`, `ResourceMetrics` or `ResourceLogs`.
+pub(crate) fn count_resource(signal: Signal, message: &[u8]) -> Result<usize, WireError> {
+    group(signal, message, &mut Nothing)
+}
+
+/// Counts the items of one `ScopeSpans`, `ScopeMetrics` or `ScopeLogs`.
+pub(crate) fn count_scope(signal: Signal, message: &[u8]) -> Result<usize, WireError> {
+    match signal {
+        Signal::Metrics => metrics(message, &mut Nothing),
+        _ => items(message, &mut Nothing, |_, _| Ok(())),
+    }
+}
+
+/// Counts the data points of one `Metric`.
+pub(crate) fn count_metric(message: &[u8]) -> Result<usize, WireError> {
+    points(message, &mut Nothing)
+}
+
 /// What is done with the messages met on the way to the items. The defaults look at nothing.
 pub(super) trait Visitor {
     /// A Resource.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod oracle;
 pub mod rope;
 pub mod split;
+mod tenant;
 #[cfg(test)]
 pub mod testgen;
 pub mod traces;
@@ -23,5 +24,7 @@ pub mod wire;
 pub use batch::{Batch, ClientInfo, Signal};
 pub use check::{MAX_VALUE_DEPTH, check};
 pub use count::count;
+pub(crate) use count::{count_metric, count_resource, count_scope};
 pub use rope::{Rope, RopeBuilder};
 pub use split::{halve, split_bytes, split_items};
+pub use tenant::Tenant;

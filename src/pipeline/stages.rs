@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::runtime::Supervisor;
-use super::{Consumer, Processor};
+use super::{Consumer, Processor, Split, Verdict};
 use crate::pdata::Batch;
 use crate::processors::edit::Program;
 use crate::telemetry::{Counter, Metrics};
@@ -18,11 +18,12 @@ use crate::telemetry::{Counter, Metrics};
 /// the worst of their verdicts.
 pub struct FanOut(Vec<Arc<dyn Consumer>>);
 
-/// The books of one pipeline: `received = forwarded + refused + held` at all times.
+/// The books of one pipeline: `received = forwarded + refused + dropped + held` at all times.
 pub struct Books {
     received: Counter,
     forwarded: Counter,
     refused: Counter,
+    dropped: Counter,
 }
 
 /// Counts what enters a pipeline.
@@ -47,6 +48,14 @@ pub struct Observe {
 pub struct Editing {
     program: Program,
     malformed: Counter,
+    books: Arc<Books>,
+    next: Arc<dyn Consumer>,
+}
+
+/// Tells apart what batches hold.
+pub struct Splitting {
+    split: Box<dyn Split>,
+    books: Arc<Books>,
     next: Arc<dyn Consumer>,
 }
 
@@ -94,12 +103,16 @@ impl Books {
                 "Items that left a pipeline for its exporters, counted once however many there are.",
             ),
             refused: series("tidegate_pipeline_refused_items", "Items a processor refused or gave up on."),
+            dropped: series(
+                "tidegate_pipeline_dropped_items",
+                "Items a processor dropped as it was told to, such as `filter`.",
+            ),
         })
     }
 
     /// What is missing from the books, given what the stages hold: 0, or a bug.
     pub fn gap(&self, held: usize) -> i64 {
-        let out = self.forwarded.get() + self.refused.get() + held as u64;
+        let out = self.forwarded.get() + self.refused.get() + self.dropped.get() + held as u64;
         self.received.get() as i64 - out as i64
     }
 }
@@ -160,8 +173,8 @@ impl Consumer for Observe {
 
 impl Editing {
     /// A stage that edits; items whose bytes are not what they should be pass unchanged and are counted.
-    pub fn new(program: Program, malformed: Counter, next: Arc<dyn Consumer>) -> Self {
-        Editing { program, malformed, next }
+    pub fn new(program: Program, malformed: Counter, books: Arc<Books>, next: Arc<dyn Consumer>) -> Self {
+        Editing { program, malformed, books, next }
     }
 }
 
@@ -169,7 +182,38 @@ impl Consumer for Editing {
     fn consume(&self, mut batch: Batch) {
         let applied = self.program.apply(&mut batch);
         self.malformed.add(applied.malformed as u64);
+        self.books.dropped.add(applied.dropped as u64);
+        if let Some(reason) = applied.refused {
+            // Its bytes are as they were.
+            self.books.refused.add(batch.items as u64);
+            return batch.acks.resolve(Verdict::Rejected { bad_data: true, reason });
+        }
+        if batch.items == 0 && applied.dropped > 0 {
+            return batch.acks.resolve(Verdict::Accepted);
+        }
         self.next.consume(batch);
+    }
+
+    fn holds_acks(&self) -> bool {
+        self.next.holds_acks()
+    }
+}
+
+impl Splitting {
+    /// A stage around `split`.
+    pub fn new(split: Box<dyn Split>, books: Arc<Books>, next: Arc<dyn Consumer>) -> Self {
+        Splitting { split, books, next }
+    }
+}
+
+impl Consumer for Splitting {
+    fn consume(&self, batch: Batch) {
+        let now = tokio::time::Instant::now().into_std();
+        let mut out = Vec::new();
+        let gone = self.split.split(now, batch, &mut out);
+        self.books.refused.add(gone.refused as u64);
+        self.books.dropped.add(gone.dropped as u64);
+        out.into_iter().for_each(|batch| self.next.consume(batch));
     }
 
     fn holds_acks(&self) -> bool {
@@ -250,7 +294,7 @@ mod tests {
     use crate::components::Build;
     use crate::config::{Node, Pos, Value};
     use crate::pdata::{Rope, Signal};
-    use crate::pipeline::{Acks, BuildContext, Ledger, Stage, Verdict, ack};
+    use crate::pipeline::{Acks, BuildContext, Ledger, Stage, ack};
 
     /// Takes everything, or refuses everything while `full`.
     #[derive(Default)]
@@ -279,6 +323,8 @@ mod tests {
             rope: Rope::from(vec![0u8; 8]),
             items,
             client: Arc::default(),
+            tenant: None,
+            demoted: false,
             received: Instant::now(),
             leases: SmallVec::new(),
             acks,

@@ -117,6 +117,22 @@ pub trait Processor: Send {
     fn held(&self) -> usize;
 }
 
+/// Tells apart what a batch holds: one batch in, several out, each with a tenant. Pure but for its own counters: no
+/// I/O, no clock but the one passed in; called by many tasks at once.
+pub trait Split: Send + Sync {
+    /// Takes a batch and emits its parts. What it does not emit it has answered and counted.
+    fn split(&self, now: Instant, batch: Batch, out: &mut Vec<Batch>) -> Gone;
+}
+
+/// Items that a stage took and did not pass on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Refused to their sender.
+    pub refused: usize,
+    /// Dropped, with a counted reason.
+    pub dropped: usize,
+}
+
 /// A destination for one signal, with its queue and senders.
 #[async_trait]
 pub trait Exporter: Consumer {
@@ -178,6 +194,8 @@ pub struct BuildContext {
 pub enum Stage {
     /// Edits items in place; fused with its neighbours into one walk.
     Edit(crate::processors::edit::Edit),
+    /// Tells tenants apart. The edit, if there is one, is fused with those that follow.
+    Split(Box<dyn Split>, Option<crate::processors::edit::Edit>),
     /// Regroups batches.
     Regroup(Box<dyn Processor>),
     /// Lets everything pass and looks at it: a processor whose work is done elsewhere, as `memory_limiter`'s is

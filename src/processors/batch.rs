@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::components::{BuildError, ComponentConfig};
 use crate::config::{Cx, Node};
-use crate::pdata::{Batch, ClientInfo, Signal, split_items};
+use crate::pdata::{Batch, ClientInfo, Signal, Tenant, split_items};
 use crate::pipeline::{Acks, BuildContext, Processor, Stage, Verdict};
 use crate::telemetry::{Counter, Metrics, dropped};
 
@@ -67,7 +67,15 @@ pub fn build(config: &BatchConfig, signal: Signal, cx: &BuildContext) -> Result<
 }
 
 /// The values of `metadata_keys` for one request, in the order of the keys; absent keys are empty lists.
-type GroupKey = SmallVec<[SmallVec<[String; 1]>; 1]>;
+type Values = SmallVec<[SmallVec<[String; 1]>; 1]>;
+
+/// What requests that may be merged have in common.
+#[derive(PartialEq, Eq, Hash)]
+struct GroupKey {
+    tenant: Option<Tenant>,
+    demoted: bool,
+    values: Values,
+}
 
 /// See the module's documentation.
 pub struct BatchProcessor {
@@ -121,9 +129,13 @@ impl BatchProcessor {
         BatchProcessor { config, signal, groups: HashMap::new(), stats }
     }
 
-    fn key(&self, client: &ClientInfo) -> GroupKey {
-        let values = |key: &String| client.metadata(key).map(SmallVec::from).unwrap_or_default();
-        self.config.metadata_keys.iter().map(values).collect()
+    fn key(&self, batch: &Batch) -> GroupKey {
+        let values = |key: &String| batch.client.metadata(key).map(SmallVec::from).unwrap_or_default();
+        GroupKey {
+            tenant: batch.tenant.clone(),
+            demoted: batch.demoted,
+            values: self.config.metadata_keys.iter().map(values).collect(),
+        }
     }
 
     /// Nothing waits for a size or a time: every request goes on at once, split if need be.
@@ -134,8 +146,10 @@ impl BatchProcessor {
 
 impl Processor for BatchProcessor {
     fn process(&mut self, now: Instant, mut batch: Batch, hold: bool, out: &mut Vec<Batch>) -> usize {
-        let key = self.key(&batch.client);
-        if !self.groups.contains_key(&key)
+        let key = self.key(&batch);
+        // Tenants are bounded where they are told apart.
+        if !self.config.metadata_keys.is_empty()
+            && !self.groups.contains_key(&key)
             && self.groups.len() >= self.config.metadata_cardinality_limit.max(1)
         {
             if batch.acks.settled() {
@@ -157,7 +171,7 @@ impl Processor for BatchProcessor {
         let immediate = self.immediate();
         let config = &self.config;
         let group = self.groups.entry(key).or_insert_with_key(|key| Group {
-            client: Arc::new(known_metadata(&config.metadata_keys, key)),
+            client: Arc::new(known_metadata(&config.metadata_keys, &key.values)),
             pending: None,
             deadline: now,
         });
@@ -197,6 +211,8 @@ impl Processor for BatchProcessor {
                 self.stats.emit(parts, out);
             }
         }
+        // Tenants come and go.
+        self.groups.retain(|key, group| key.tenant.is_none() || group.pending.is_some());
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -230,13 +246,15 @@ fn parts(batch: Batch, max: usize) -> Vec<Batch> {
     if max == 0 || batch.items <= max {
         return vec![batch];
     }
-    let Batch { signal, rope, items, client, received, leases, acks } = batch;
+    let Batch { signal, rope, items, client, tenant, demoted, received, leases, acks } = batch;
     let ropes = split_items(signal, rope, items, max);
     let part = |rope, items, acks: Acks| Batch {
         signal,
         rope,
         items,
         client: client.clone(),
+        tenant: tenant.clone(),
+        demoted,
         received,
         leases: leases.clone(),
         acks,
@@ -251,7 +269,7 @@ fn parts(batch: Batch, max: usize) -> Vec<Batch> {
 }
 
 /// What is known of the client behind this processor: the chosen keys and nothing else.
-fn known_metadata(keys: &[String], values: &GroupKey) -> ClientInfo {
+fn known_metadata(keys: &[String], values: &Values) -> ClientInfo {
     let pairs = keys.iter().zip(values).filter(|(_, v)| !v.is_empty());
     ClientInfo {
         metadata: pairs.map(|(k, v)| (k.to_ascii_lowercase(), v.clone())).collect(),
@@ -290,6 +308,8 @@ mod tests {
                 metadata: metadata.into_iter().collect(),
                 ..ClientInfo::default()
             }),
+            tenant: None,
+            demoted: false,
             received: Instant::now(),
             leases: SmallVec::new(),
             acks: Acks::none(),
@@ -380,6 +400,30 @@ mod tests {
         assert!(verdict.try_recv().is_err(), "answered before the second part");
         second.acks.resolve(Verdict::Accepted);
         assert_eq!(verdict.try_recv(), Ok(Verdict::Accepted));
+    }
+
+    #[test]
+    fn tenants_never_mix_nor_do_ranks() {
+        let mut p = processor(BatchConfig::default());
+        let mut out = Vec::new();
+        let tenant = |name: &str| Some(Tenant::new(name));
+        for (tenant, demoted) in
+            [(tenant("a"), false), (tenant("b"), false), (tenant("a"), true), (None, false), (tenant("a"), false)]
+        {
+            p.process(Instant::now(), Batch { tenant, demoted, ..batch(1, None) }, false, &mut out);
+        }
+        p.flush(Instant::now(), true, &mut out);
+        let mut seen: Vec<_> = out
+            .iter()
+            .map(|b| (b.tenant.as_ref().map(|t| t.name().to_owned()), b.demoted, b.items))
+            .collect();
+        seen.sort();
+        let a = || Some("a".to_owned());
+        assert_eq!(
+            seen,
+            [(None, false, 1), (a(), false, 2), (a(), true, 1), (Some("b".to_owned()), false, 1)]
+        );
+        assert!(p.groups.keys().all(|key| key.tenant.is_none()), "what is sent is forgotten");
     }
 
     #[test]

@@ -374,6 +374,30 @@ impl<'a> ItemFields<'a> {
         }
         Ok(out)
     }
+
+    /// Takes the values that fields have after earlier changes; `get` finds the value of a field by its number.
+    pub(crate) fn patch(
+        &mut self,
+        signal: Signal,
+        get: impl Fn(u32) -> Result<Option<Value<'a>>, WireError>,
+    ) -> Result<(), WireError> {
+        let bytes = |number| -> Result<&'a [u8], WireError> {
+            get(number)?.map_or(Ok(&[][..]), Value::bytes)
+        };
+        match signal {
+            Signal::Traces => {
+                self.name = bytes(5)?;
+                self.kind = get(6)?.map_or(Ok(0), Value::varint)?;
+            }
+            Signal::Logs => {
+                self.severity_number = get(2)?.map_or(Ok(0), Value::varint)? as i32;
+                self.severity_text = bytes(3)?;
+                self.body = Scalar::read(bytes(5)?)?;
+            }
+            Signal::Metrics => {}
+        }
+        Ok(())
+    }
 }
 
 fn all_match<'a>(

@@ -11,7 +11,7 @@ use super::accounting;
 use crate::components::{Build, Kind};
 use crate::config::{ComponentPlan, PipelinePlan, Plan, Pos};
 use crate::pdata::Signal;
-use crate::pipeline::stages::{Books, Editing, Entry, Exit, FanOut, Observe, Regroup};
+use crate::pipeline::stages::{Books, Editing, Entry, Exit, FanOut, Observe, Regroup, Splitting};
 use crate::pipeline::{BuildContext, Consumer, Exporter, Extension, Ledger, Outputs, Receiver, Stage};
 use crate::processors::edit::{Edit, Program};
 use crate::telemetry::Metrics;
@@ -151,22 +151,30 @@ impl<'a> Builder<'a> {
         let mut keeping = Vec::new();
         let mut edits: Vec<Edit> = Vec::new();
         for stage in stages.into_iter().rev() {
-            if let Stage::Edit(edit) = stage {
-                edits.insert(0, edit);
-                continue;
-            }
-            next = self.editing(pipeline, std::mem::take(&mut edits), next);
+            let stage = match stage {
+                Stage::Edit(edit) => {
+                    edits.insert(0, edit);
+                    continue;
+                }
+                Stage::Split(split, edit) => {
+                    edits.splice(0..0, edit);
+                    Stage::Split(split, None)
+                }
+                other => other,
+            };
+            next = self.editing(pipeline, std::mem::take(&mut edits), &books, next);
             next = match stage {
                 Stage::Regroup(processor) => {
                     let regroup = Regroup::new(processor, books.clone(), next);
                     keeping.push(regroup.clone());
                     regroup
                 }
+                Stage::Split(split, _) => Arc::new(Splitting::new(split, books.clone(), next)),
                 Stage::Observe(look) => Arc::new(Observe::new(look, next)),
                 Stage::Edit(_) => next,
             };
         }
-        next = self.editing(pipeline, edits, next);
+        next = self.editing(pipeline, edits, &books, next);
         accounting::watch_pipeline(self.metrics, &pipeline.id, books.clone(), keeping.clone());
         regroups.extend(keeping);
         Some(Arc::new(Entry::new(books, next)))
@@ -176,6 +184,7 @@ impl<'a> Builder<'a> {
         &self,
         pipeline: &PipelinePlan,
         edits: Vec<Edit>,
+        books: &Arc<Books>,
         next: Arc<dyn Consumer>,
     ) -> Arc<dyn Consumer> {
         if edits.is_empty() {
@@ -186,7 +195,7 @@ impl<'a> Builder<'a> {
             "Items passed on unedited because their bytes are not what they should be.",
             &[("pipeline", &pipeline.id)],
         );
-        Arc::new(Editing::new(Program::new(pipeline.signal, edits), malformed, next))
+        Arc::new(Editing::new(Program::new(pipeline.signal, edits), malformed, books.clone(), next))
     }
 
     fn receivers(

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::queue::Job;
 use super::split;
 use super::{BatchConfig, BatchSizer};
-use crate::pdata::{Batch, ClientInfo};
+use crate::pdata::{Batch, ClientInfo, Tenant};
 
 /// What waits for more, by partition.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Batcher {
 #[derive(Debug)]
 struct Partition {
     values: Vec<Vec<String>>,
+    tenant: Option<Tenant>,
+    demoted: bool,
     /// Whether senders wait for the outcome. Data that is waited for can be refused when it cannot be delivered,
     /// other data is lost then: one batch must not hold both.
     waited_for: bool,
@@ -54,7 +56,13 @@ impl Batcher {
     pub fn add(&mut self, now: Instant, job: Job, out: &mut VecDeque<Job>) -> Vec<Job> {
         let values = self.values(&job.batch.client);
         let waited_for = !job.batch.acks.settled();
-        let at = self.partitions.iter().position(|p| p.values == values && p.waited_for == waited_for);
+        let (tenant, demoted) = (job.batch.tenant.clone(), job.batch.demoted);
+        let at = self.partitions.iter().position(|p| {
+            p.values == values
+                && p.tenant == tenant
+                && p.demoted == demoted
+                && p.waited_for == waited_for
+        });
         let (mut job, due) = match at.map(|at| self.partitions.swap_remove(at)) {
             Some(waiting) => (self.merge(waiting.job, job, &values), waiting.due),
             None => (job, now + self.timeout),
@@ -71,7 +79,7 @@ impl Batcher {
         if self.size(&job.batch) >= self.min {
             self.emit(job, out, &mut oversized);
         } else {
-            self.partitions.push(Partition { values, waited_for, job, due });
+            self.partitions.push(Partition { values, tenant, demoted, waited_for, job, due });
         }
         oversized
     }

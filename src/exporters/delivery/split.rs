@@ -9,7 +9,7 @@ use crate::pdata::{Batch, Rope, Signal};
 /// the memory and the acknowledgements of the whole.
 pub(super) fn cut(job: Job, max: usize, sizer: BatchSizer) -> Vec<Job> {
     let Job { batch, cost } = job;
-    let Batch { signal, rope, items, client, received, leases, acks } = batch;
+    let Batch { signal, rope, items, client, tenant, demoted, received, leases, acks } = batch;
     let parts = match sizer {
         BatchSizer::Items => split_items(signal, rope, items, max),
         BatchSizer::Bytes => {
@@ -23,7 +23,11 @@ pub(super) fn cut(job: Job, max: usize, sizer: BatchSizer) -> Vec<Job> {
         let share = if i == last { left } else { cost * n / items.max(1) };
         left = left.saturating_sub(share);
         let (client, leases, acks) = (client.clone(), leases.clone(), acks.clone());
-        Job { batch: Batch { signal, rope, items: n, client, received, leases, acks }, cost: share }
+        let tenant = tenant.clone();
+        Job {
+            batch: Batch { signal, rope, items: n, client, tenant, demoted, received, leases, acks },
+            cost: share,
+        }
     };
     let pieces = parts.into_iter().enumerate().map(piece).collect();
     // The pieces hold shares of their own.

@@ -9,7 +9,7 @@ use super::attrs::{Attrs, Pair, Pool};
 use super::value::{Scalar, Target, put_any, put_converted, put_hash, put_str};
 use crate::config::types::Any;
 use crate::config::{Cx, Node};
-use crate::pdata::ClientInfo;
+use crate::pdata::Batch;
 use crate::pdata::wire::WireError;
 use crate::{config, config_enum};
 
@@ -121,6 +121,7 @@ pub(crate) enum ContextKey {
     Metadata(String),
     Auth(String),
     Address,
+    Tenant,
 }
 
 /// Which attributes are meant: those of a key, those whose key matches, or both.
@@ -330,9 +331,19 @@ impl Action {
     }
 }
 
+impl Op {
+    /// Sets an attribute to the batch's tenant, if it has one.
+    pub(crate) fn tenant(key: &str) -> Self {
+        let source = Source::Context(ContextKey::Tenant, 0);
+        Op::Put { when: When::Always, key: key.as_bytes().into(), source }
+    }
+}
+
 impl ContextKey {
-    fn resolve(&self, client: &ClientInfo) -> Option<Vec<u8>> {
+    fn resolve(&self, batch: &Batch) -> Option<Vec<u8>> {
+        let client = &batch.client;
         let text = match self {
+            ContextKey::Tenant => batch.tenant.as_ref()?.name().to_owned(),
             ContextKey::Metadata(key) => client.metadata(key).filter(|v| !v.is_empty())?.join(";"),
             ContextKey::Auth(key) => {
                 let of_key = client.auth.iter().filter(|(k, _)| k == key);
@@ -374,9 +385,9 @@ impl Slots {
     }
 
     /// Fills the slots for a batch.
-    pub(super) fn fill(&self, client: &ClientInfo) -> Batchwise {
+    pub(super) fn fill(&self, batch: &Batch) -> Batchwise {
         Batchwise {
-            context: self.context.iter().map(|key| key.resolve(client)).collect(),
+            context: self.context.iter().map(|key| key.resolve(batch)).collect(),
             captures: self.captures.iter().map(Regex::capture_locations).collect(),
         }
     }

@@ -1,17 +1,20 @@
-//! One attribute list while it is edited: where each attribute stands in its message, and what became of it.
+//! One message while it is edited: where each attribute stands in it, and what became of it.
+//!
+//! Changes of other fields are in `patch`.
 //!
 //! Untouched attributes are never decoded further than their key; they keep their bytes, their order and
 //! whatever fields we do not know. Buffers are reused from list to list: no allocation once they have grown.
 
 use bytes::Bytes;
 
+use super::patch::Patch;
 use super::splice::{field_len, put_field};
 use crate::pdata::wire::{Cursor, WireError, put_varint};
 
 /// The attributes of one message. Offsets are into that message, which every call is given again as `src`.
 #[derive(Debug, Default)]
 pub(super) struct Attrs {
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     /// New keys and values.
     arena: Vec<u8>,
     /// A value while it is built.
@@ -21,8 +24,12 @@ pub(super) struct Attrs {
     changed: bool,
     /// A bit for every key there is or was; see [`key_bit`].
     keys: u64,
+    /// The tag of the field the attributes stand in.
+    tag: u8,
     /// The finished attributes of the program; see [`Pool`].
     pool: Bytes,
+    /// Changes of other fields than the attributes; see [`Patch`].
+    pub(super) patches: Vec<Patch>,
 }
 
 /// A range in the message or, with a mark set in its start, in the arena or the pool.
@@ -33,7 +40,7 @@ pub(super) struct Loc {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+pub(super) struct Entry {
     key: Loc,
     /// The `AnyValue`'s bytes; empty if it has none.
     value: Loc,
@@ -41,13 +48,13 @@ struct Entry {
     /// `KeyValue`.
     extra: Loc,
     /// The whole field in the message, tag included; empty for a new one.
-    from: u32,
-    to: u32,
-    state: State,
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Untouched,
     Changed,
     Added,
@@ -70,10 +77,12 @@ impl Attrs {
     pub(super) fn read(&mut self, src: &[u8], number: u32) -> Result<(), WireError> {
         self.entries.clear();
         self.arena.clear();
+        self.patches.clear();
         self.changed = false;
         self.keys = 0;
         self.tail = offset(src.len())?;
         let tag = (number << 3 | 2) as u8;
+        self.tag = tag;
         let mut rest = src;
         while let [first, after @ ..] = rest {
             let start = src.len() - rest.len();
@@ -123,6 +132,9 @@ impl Attrs {
     /// Whether anything is different from what was read.
     #[inline]
     pub(super) fn changed(&self) -> bool {
+        if !self.patches.is_empty() {
+            return true;
+        }
         // An attribute that was added and deleted again is none.
         self.changed
             && self.entries.iter().any(|e| match e.state {
@@ -154,6 +166,11 @@ impl Attrs {
     #[inline]
     pub(super) fn lookup<'a>(&'a self, src: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
         self.find(src, key).map(|at| self.value(src, at))
+    }
+
+    /// The tag of the field the attributes stand in.
+    pub(super) fn tag(&self) -> u8 {
+        self.tag
     }
 
     /// Bytes of memory that are kept for the next list.
@@ -288,14 +305,10 @@ impl Attrs {
     pub(super) fn encoded_len(&self, src: &[u8]) -> usize {
         let mut len = src.len();
         for entry in &self.entries {
-            match entry.state {
-                State::Untouched => {}
-                State::Added => len += 1 + entry.extra.len(),
-                State::Deleted => len -= (entry.to - entry.from) as usize,
-                State::Changed => {
-                    len = len - (entry.to - entry.from) as usize + field_len(entry.pair_len());
-                }
-            }
+            len = len - (entry.to - entry.from) as usize + entry.written_len();
+        }
+        for patch in &self.patches {
+            len = len - (patch.to - patch.from) as usize + patch.field.map_or(0, Loc::len);
         }
         len
     }
@@ -303,6 +316,9 @@ impl Attrs {
     /// Writes the message with the changes; `tag` is the attribute field's.
     #[inline]
     pub(super) fn write(&self, src: &[u8], tag: u8, out: &mut Vec<u8>) {
+        if !self.patches.is_empty() {
+            return self.write_patched(src, tag, out);
+        }
         let mut done = 0;
         for entry in self.entries.iter().filter(|e| e.state != State::Untouched) {
             let from = entry.from as usize;
@@ -310,26 +326,46 @@ impl Attrs {
                 out.extend_from_slice(src.get(done..from).unwrap_or_default());
             }
             done = entry.to as usize;
-            match entry.state {
-                State::Untouched | State::Deleted => {}
-                State::Added => {
-                    out.push(tag);
-                    out.extend_from_slice(self.get(src, entry.extra));
-                }
-                State::Changed => {
-                    out.push(tag);
-                    put_varint(out, entry.pair_len() as u64);
-                    put_field(out, 0x0a, self.get(src, entry.key));
-                    put_field(out, 0x12, self.get(src, entry.value));
-                    out.extend_from_slice(self.get(src, entry.extra));
-                }
-            }
+            self.write_entry(src, entry, tag, out);
         }
         out.extend_from_slice(src.get(done..).unwrap_or_default());
     }
 
     #[inline]
-    fn get<'a>(&'a self, src: &'a [u8], loc: Loc) -> &'a [u8] {
+    pub(super) fn write_entry(&self, src: &[u8], entry: &Entry, tag: u8, out: &mut Vec<u8>) {
+        match entry.state {
+            State::Deleted => {}
+            State::Untouched => {
+                let (from, to) = (entry.from as usize, entry.to as usize);
+                out.extend_from_slice(src.get(from..to).unwrap_or_default());
+            }
+            State::Added => {
+                out.push(tag);
+                out.extend_from_slice(self.get(src, entry.extra));
+            }
+            State::Changed => {
+                out.push(tag);
+                put_varint(out, entry.pair_len() as u64);
+                put_field(out, 0x0a, self.get(src, entry.key));
+                put_field(out, 0x12, self.get(src, entry.value));
+                out.extend_from_slice(self.get(src, entry.extra));
+            }
+        }
+    }
+
+    fn write_patched(&self, src: &[u8], tag: u8, out: &mut Vec<u8>) {
+        let mut done = 0;
+        for change in self.changes() {
+            let (from, to) = change.range();
+            out.extend_from_slice(src.get(done..from).unwrap_or_default());
+            self.write_change(src, change, tag, out);
+            done = to;
+        }
+        out.extend_from_slice(src.get(done..).unwrap_or_default());
+    }
+
+    #[inline]
+    pub(super) fn get<'a>(&'a self, src: &'a [u8], loc: Loc) -> &'a [u8] {
         let start = (loc.start & !MARKS) as usize;
         let from = match loc.start & MARKS {
             0 => src,
@@ -377,6 +413,17 @@ impl Attrs {
 }
 
 impl Entry {
+    /// How long it is in the message that is written.
+    #[inline]
+    fn written_len(&self) -> usize {
+        match self.state {
+            State::Untouched => (self.to - self.from) as usize,
+            State::Added => 1 + self.extra.len(),
+            State::Deleted => 0,
+            State::Changed => field_len(self.pair_len()),
+        }
+    }
+
     #[inline]
     fn pair_len(&self) -> usize {
         field_len(self.key.len()) + field_len(self.value.len()) + self.extra.len()
@@ -390,7 +437,7 @@ impl Loc {
     }
 
     #[inline]
-    fn len(self) -> usize {
+    pub(super) fn len(self) -> usize {
         self.len as usize
     }
 }
@@ -488,6 +535,6 @@ fn short_len(bytes: &[u8]) -> Option<(usize, &[u8])> {
 
 /// An offset as it is kept.
 #[inline]
-fn offset(at: usize) -> Result<u32, WireError> {
+pub(super) fn offset(at: usize) -> Result<u32, WireError> {
     u32::try_from(at).ok().filter(|at| at & MARKS == 0).ok_or(WireError::Truncated)
 }

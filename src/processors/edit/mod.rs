@@ -23,6 +23,8 @@
 
 mod action;
 mod attrs;
+mod patch;
+mod rewrite;
 mod splice;
 mod value;
 mod walk;
@@ -37,10 +39,12 @@ use smallvec::SmallVec;
 
 pub use action::{Action, ActionKind, ConvertedType};
 pub(crate) use action::{Op, regex_error};
+#[allow(unused_imports, reason = "the names that rules are written with")]
+pub(crate) use rewrite::{Facts, Fate, Kind, Level, Levels, Message, Rewrite, StepCx};
 pub(crate) use value::Scalar;
 
 use crate::pdata::wire::{Cursor, WireError};
-use crate::pdata::{Batch, Rope, Signal};
+use crate::pdata::{Batch, Rope, Signal, count};
 use crate::processors::matching::Matcher;
 
 /// What one editing processor contributes to the program.
@@ -61,19 +65,27 @@ pub struct Program {
     edits_items: bool,
     asks_scope: bool,
     asks_metric: bool,
+    /// The levels at which any rules are called.
+    rules: Levels,
+    /// Whether any rules may drop.
+    drops: bool,
     /// About how many bytes the steps add to a resource, and to an item.
     resource_growth: usize,
     item_growth: usize,
 }
 
 /// What applying a program found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "malformed items are to be counted"]
 pub struct Applied {
     /// Whether the batch is different now.
     pub changed: bool,
     /// Items, or larger messages around them, that could not be read and stayed as they were.
     pub malformed: usize,
+    /// Items dropped, as processors were told to; they have counted them.
+    pub dropped: usize,
+    /// Why the batch is to be refused; it stayed as it was then.
+    pub refused: Option<String>,
 }
 
 /// One processor's actions on one kind of attributes.
@@ -81,6 +93,8 @@ pub struct Applied {
 enum Step {
     Resource(Vec<Op>),
     Items { matcher: Option<Box<Matcher>>, ops: Vec<Op> },
+    /// Rules of the processor's own, and the levels at which they are called.
+    Rules { rules: Arc<dyn Rewrite>, levels: Levels },
 }
 
 impl Edit {
@@ -93,6 +107,17 @@ impl Edit {
     pub(crate) fn items(matcher: Option<Matcher>, ops: Vec<Op>) -> Self {
         Edit { steps: vec![Step::Items { matcher: matcher.map(Box::new), ops }] }
     }
+
+    /// Rules of the processor's own.
+    pub(crate) fn rules(rules: Arc<dyn Rewrite>) -> Self {
+        Edit { steps: vec![Step::Rules { rules, levels: Levels::NONE }] }
+    }
+
+    /// One edit after the other.
+    pub(crate) fn then(mut self, next: Edit) -> Self {
+        self.steps.extend(next.steps);
+        self
+    }
 }
 
 impl Program {
@@ -101,10 +126,19 @@ impl Program {
         let mut steps: Vec<Step> = edits.into_iter().flat_map(|edit| edit.steps).collect();
         let mut slots = action::Slots::default();
         let (mut resource_growth, mut item_growth) = (0, 0);
+        let (mut all, mut drops) = (Levels::NONE, false);
         for step in &mut steps {
             let (ops, growth) = match step {
                 Step::Resource(ops) => (ops, &mut resource_growth),
                 Step::Items { ops, .. } => (ops, &mut item_growth),
+                Step::Rules { rules, levels } => {
+                    *levels = rules.levels(signal);
+                    all = all.and(*levels);
+                    drops |= rules.drops();
+                    resource_growth += rules.growth(Level::Resource);
+                    item_growth += rules.growth(Level::Item);
+                    continue;
+                }
             };
             for op in ops {
                 slots.assign(op);
@@ -117,7 +151,10 @@ impl Program {
         Program {
             signal,
             pool: slots.take_pool(),
-            edits_items: steps.iter().any(|s| matches!(s, Step::Items { .. })),
+            edits_items: all.any(Levels::BELOW_RESOURCE)
+                || steps.iter().any(|s| matches!(s, Step::Items { .. })),
+            rules: all,
+            drops,
             asks_scope: asks(Matcher::asks_scope),
             asks_metric: asks(Matcher::asks_metric),
             steps,
@@ -132,9 +169,22 @@ impl Program {
     pub fn apply(&self, batch: &mut Batch) -> Applied {
         debug_assert_eq!(batch.signal, self.signal, "a program is made for one signal");
         let pieces = whole_messages(&batch.rope);
-        let (spliced, malformed) = walk::run(self, &pieces, batch);
-        let Some(spliced) = spliced else { return Applied { changed: false, malformed } };
+        let walk::Walked { spliced, malformed, dropped, refused, recount } = walk::run(self, &pieces, batch);
+        let mut applied = Applied { changed: false, malformed, dropped: 0, refused };
+        let Some(spliced) = spliced else { return applied };
+        applied.changed = true;
         batch.rope = spliced.rope;
+        if dropped.iter().any(|n| *n > 0) || recount {
+            let before = batch.items;
+            batch.items = before.saturating_sub(dropped.iter().sum());
+            if recount {
+                let pieces = whole_messages(&batch.rope);
+                let counted: Result<usize, _> = pieces.iter().map(|piece| count(self.signal, piece)).sum();
+                batch.items = counted.unwrap_or(batch.items).min(before);
+            }
+            applied.dropped = before - batch.items;
+            self.tell_dropped(&dropped);
+        }
         if let Some(first) = batch.leases.first() {
             let lease = Arc::new(first.alongside(spliced.allocated));
             if !spliced.refers {
@@ -143,7 +193,18 @@ impl Program {
             }
             batch.leases.push(lease);
         }
-        Applied { changed: true, malformed }
+        applied
+    }
+
+    /// Has each step count what it dropped.
+    fn tell_dropped(&self, dropped: &[usize]) {
+        for (step, &items) in self.steps.iter().zip(dropped) {
+            if let Step::Rules { rules, .. } = step
+                && items > 0
+            {
+                rules.dropped(items);
+            }
+        }
     }
 }
 

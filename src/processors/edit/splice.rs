@@ -86,6 +86,23 @@ impl<'a> Splicer<'a> {
         }
     }
 
+    /// The walk leaves the innermost message, which is not to be in the output: whatever was written of it goes.
+    pub(super) fn abandon(&mut self) {
+        let Some(frame) = self.frames.pop() else { return };
+        if self.open <= self.frames.len() {
+            self.replace(frame.header, frame.end);
+            return;
+        }
+        self.open -= 1;
+        // Its tag stands before its length.
+        let start = frame.mark.saturating_sub(1);
+        self.out.truncate(start);
+        while let Some((_, piece)) = self.refs.pop_if(|(at, _)| *at > start) {
+            self.referred -= piece.len();
+        }
+        self.done = frame.end;
+    }
+
     /// Replaces the input from `from` to `to` by what the caller appends to the returned buffer.
     #[inline]
     pub(super) fn replace(&mut self, from: usize, to: usize) -> &mut Vec<u8> {

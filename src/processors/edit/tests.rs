@@ -32,6 +32,8 @@ fn batch(signal: Signal, pieces: &[&[u8]]) -> Batch {
         rope,
         items: 0,
         client: Arc::new(client()),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: SmallVec::new(),
         acks: Acks::none(),

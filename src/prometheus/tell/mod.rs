@@ -356,6 +356,8 @@ fn encode(encoder: &mut RemoteEncoder, request: &Bytes) -> Result<Point, WireErr
         rope: Rope::from(request.clone()),
         items: 1,
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: SmallVec::new(),
         acks: Acks::none(),

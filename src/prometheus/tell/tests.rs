@@ -67,6 +67,8 @@ fn at_once(options: &RemoteOptions, request: &[u8]) -> Summary {
         rope: Rope::from(request.to_vec()),
         items: count(Signal::Metrics, request).unwrap(),
         client: Arc::default(),
+        tenant: None,
+        demoted: false,
         received: Instant::now(),
         leases: SmallVec::new(),
         acks: Acks::none(),

@@ -163,6 +163,8 @@ impl Ingest {
             rope: Rope::from(request),
             items,
             client,
+            tenant: None,
+            demoted: false,
             received: Instant::now(),
             leases: smallvec![Arc::new(lease)],
             acks: ack.into(),

@@ -219,7 +219,7 @@ fn each_action_does_what_its_name_says() {
         let bytes = one_log(before.clone());
         let (out, applied) = edited(&item_program(vec![action.clone()]), Signal::Logs, &bytes);
         assert_eq!(attributes_of(&out), want, "{name}");
-        assert_eq!(applied, Applied { changed: before != want, malformed: 0 }, "{name}");
+        assert_eq!(applied, Applied { changed: before != want, malformed: 0, ..Applied::default() }, "{name}");
 
         // The same on a resource.
         let resource = Some(Resource { attributes: before, ..Default::default() });
@@ -298,7 +298,7 @@ fn unknown_fields_and_bytes_that_are_not_utf8_survive() {
     };
     let (out, applied) =
         edited(&item_program(vec![pattern(ActionKind::Hash, "", "key")]), Signal::Logs, &wrap(&record));
-    assert_eq!(applied, Applied { changed: true, malformed: 0 });
+    assert_eq!(applied, Applied { changed: true, malformed: 0, ..Applied::default() });
     let digest: String = {
         use sha2::Digest as _;
         sha2::Sha256::digest(b"\xff\xfe").iter().map(|b| format!("{b:02x}")).collect()
@@ -328,7 +328,7 @@ fn a_broken_item_stays_and_is_counted() {
         put_bytes(&mut request, 1, &group);
         let program = item_program(vec![value(ActionKind::Upsert, "a", Any::Bool(true))]);
         let (out, applied) = edited(&program, Signal::Logs, &request);
-        assert_eq!(applied, Applied { changed: true, malformed: 1 });
+        assert_eq!(applied, Applied { changed: true, malformed: 1, ..Applied::default() });
         let mut cursor = Cursor::new(&out);
         let group = cursor.next_field().unwrap().unwrap().value.bytes().unwrap();
         let scope = Cursor::new(group).next_field().unwrap().unwrap().value.bytes().unwrap();
@@ -455,7 +455,7 @@ fn a_value_nested_too_deep_is_left_alone() {
     let program = item_program(vec![convert("k", ConvertedType::Str)]);
     let (out, applied) = edited(&program, Signal::Logs, &request);
     assert_eq!(out, request);
-    assert_eq!(applied, Applied { changed: false, malformed: 1 });
+    assert_eq!(applied, Applied { changed: false, malformed: 1, ..Applied::default() });
 }
 
 fn program_of_resource() -> Program {

@@ -107,6 +107,8 @@ pub fn batch(bytes: Vec<u8>) -> Batch {
         rope: Rope::from(bytes),
         items,
         client: Arc::new(ClientInfo::default()),
+        tenant: None,
+        demoted: false,
         received: std::time::Instant::now(),
         leases: Default::default(),
         acks: Acks::none(),

@@ -275,6 +275,8 @@ impl Rig {
             rope,
             items: ids.len(),
             client: Arc::new(client),
+            tenant: None,
+            demoted: false,
             received: std::time::Instant::now(),
             leases: [lease].into_iter().collect(),
             acks,
