@@ -22,6 +22,9 @@ mod rules;
 mod run;
 mod trace;
 
+#[cfg(test)]
+mod tests;
+
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
