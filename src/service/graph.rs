@@ -190,12 +190,8 @@ impl<'a> Builder<'a> {
         if edits.is_empty() {
             return next;
         }
-        let malformed = self.metrics.series(
-            "tidegate_pipeline_malformed_items",
-            "Items passed on unedited because their bytes are not what they should be.",
-            &[("pipeline", &pipeline.id)],
-        );
-        Arc::new(Editing::new(Program::new(pipeline.signal, edits), malformed, books.clone(), next))
+        let program = Program::new(pipeline.signal, edits);
+        Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
     }
 
     fn receivers(
