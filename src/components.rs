@@ -17,6 +17,7 @@ use crate::exporters::prometheus::{self, PrometheusConfig};
 use crate::exporters::prometheus_remote_write::{self, RemoteWriteConfig};
 use crate::extensions::basicauth::{self, BasicAuthConfig};
 use crate::extensions::bearertokenauth::{self, BearerTokenAuthConfig};
+use crate::extensions::headers_setter::{self, HeadersSetterConfig};
 use crate::extensions::health_check::{self, HealthCheckConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
@@ -257,6 +258,8 @@ pub static COMPONENTS: &[Component] = &[
         "User and password, for receivers and exporters.", BasicAuthConfig, basicauth::build),
     row!(Extension, "bearertokenauth", aliases [], Beta, &[],
         "A token in a header, for receivers and exporters.", BearerTokenAuthConfig, bearertokenauth::build),
+    row!(Extension, "headers_setter", aliases [], Beta, &[],
+        "Sets headers of what exporters send, from what clients sent.", HeadersSetterConfig, headers_setter::build),
     row!(Extension, "health_check", aliases [], Beta, &[],
         "Says over HTTP whether the agent is ready.", HealthCheckConfig, health_check::build),
 ];
