@@ -129,6 +129,7 @@ fn title(kind: Kind) -> &'static str {
         Kind::Receiver => "Receivers",
         Kind::Processor => "Processors",
         Kind::Exporter => "Exporters",
+        Kind::Connector => "Connectors",
         Kind::Extension => "Extensions",
     }
 }
@@ -167,9 +168,9 @@ fn service_page() -> String {
          | Key | Type | |\n|---|---|---|\n\
          | `extensions` | list of ids | The extensions to start. One that is only defined is not started. |\n\
          | `pipelines.<id>` | block | An id is `traces`, `metrics` or `logs`, perhaps with `/name`. |\n\
-         | `pipelines.<id>.receivers` | list of ids | Where telemetry comes from; at least one. |\n\
+         | `pipelines.<id>.receivers` | list of ids | Where telemetry comes from: receivers and connectors; at least one. |\n\
          | `pipelines.<id>.processors` | list of ids | What it passes, in this order. |\n\
-         | `pipelines.<id>.exporters` | list of ids | Where it goes; at least one. |\n\n\
+         | `pipelines.<id>.exporters` | list of ids | Where it goes: exporters and connectors; at least one. |\n\n\
          ## `telemetry`\n",
     );
     keys(&TelemetryConfig::schema(), &mut out);
