@@ -299,7 +299,8 @@ fn law(signal: Signal, bytes: &[u8], seed: u64, rules: &[RelabelConfig]) -> Resu
     prop_assert_eq!(before - applied.dropped, count(signal, &want).unwrap());
     prop_assert!(
         tree::normal(signal, &got) == tree::normal(signal, &want),
-        "before {:#?}\ngot {:#?}\nwant {:#?}",
+        "rules {:?}\nbefore {:?}\ngot {:?}\nwant {:?}",
+        rules,
         tree::read(signal, &bytes),
         tree::read(signal, &got),
         tree::read(signal, &want)
@@ -308,7 +309,7 @@ fn law(signal: Signal, bytes: &[u8], seed: u64, rules: &[RelabelConfig]) -> Resu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn spans_are_relabelled_as_label_sets_would_be(
