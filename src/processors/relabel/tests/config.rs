@@ -76,7 +76,7 @@ fn errors_point_at_the_rule_and_key() {
         ("- {source_labels: [a], regex: '(', action: drop}", "--> yaml:4:37\n | = at processors::relabel::rules::0::regex\n | error: not a regular expression", ""),
         ("- {source_labels: [a], target_label: '$1', action: lowercase}", "\"$1\" is invalid 'target_label' for lowercase action", ""),
         ("- {source_labels: [a], regex: b, action: labeldrop}", "'source_labels' has no meaning for the labeldrop action", ""),
-        ("- {source_labels: [a], action: dropp}", "did you mean \"drop\"?", ""),
+        ("- {source_labels: [a], target_label: b, action: dropp}", "did you mean \"drop\"?", ""),
         ("- {regex: '(resource|scope).a', action: labeldrop}", "--> yaml:4:17\n | = at processors::relabel::rules::0::regex\n | warning: the rule is about the items' own attributes", ""),
         ("[]", "missing required field \"rules\"", "labeldrop"),
     ];

@@ -46,10 +46,11 @@ impl Naive {
                 () => Level::Item,
             };
         }
-        let target = Some(&rule.target_label).filter(|_| !matches!(rule.action, Keep | Drop));
-        let level = rule.source_labels.iter().chain(target).map(|name| self.level(name)).max();
+        let about = Some(&rule.target_label).filter(|_| !matches!(rule.action, Keep | Drop));
+        let level = rule.source_labels.iter().chain(about).map(|name| self.level(name)).max();
         let level = level.unwrap_or(Level::Resource);
-        if rule.target_label.starts_with("__tmp") && !matches!(rule.action, KeepEqual | DropEqual) {
+        let sets = !matches!(rule.action, Keep | Drop | KeepEqual | DropEqual);
+        if sets && rule.target_label.starts_with("__tmp") {
             self.scratch.insert(rule.target_label.clone(), level);
         }
         level
