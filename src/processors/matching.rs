@@ -381,9 +381,8 @@ impl<'a> ItemFields<'a> {
         signal: Signal,
         get: impl Fn(u32) -> Result<Option<Value<'a>>, WireError>,
     ) -> Result<(), WireError> {
-        let bytes = |number| -> Result<&'a [u8], WireError> {
-            get(number)?.map_or(Ok(&[][..]), Value::bytes)
-        };
+        let bytes =
+            |number| -> Result<&'a [u8], WireError> { get(number)?.map_or(Ok(&[][..]), Value::bytes) };
         match signal {
             Signal::Traces => {
                 self.name = bytes(5)?;
