@@ -178,9 +178,9 @@ impl Families {
             let rested = known.told.is_none_or(|told| !(told..told.saturating_add(every)).contains(&now));
             known.skip.is_none() && known.seen && rested
         };
+        let mut any = false;
         for known in self.known.iter_mut().filter(|known| known.partition == partition) {
-            // Only who has families is remembered, so that these bound the memory.
-            self.looked.insert(partition, now);
+            any = true;
             if !due(known) {
                 continue;
             }
@@ -201,6 +201,10 @@ impl Families {
         }
         if !out.is_empty() {
             messages.push(out);
+        }
+        if any {
+            // Only who has families is remembered, so that these bound the memory.
+            self.looked.insert(partition, now);
         }
         messages
     }
