@@ -18,6 +18,7 @@
 
 mod coder;
 mod engine;
+mod lines;
 mod output;
 mod ticket;
 mod worker;
