@@ -68,11 +68,6 @@ impl<T> Default for Lanes<T> {
 }
 
 impl<T> Lanes<T> {
-    /// How much waits in all lanes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -81,14 +76,6 @@ impl<T> Lanes<T> {
     /// Whether something waits in this lane.
     pub fn holds(&self, key: &LaneKey) -> bool {
         self.index.contains_key(key)
-    }
-
-    /// The first of each lane, in no order.
-    pub fn firsts(&self) -> impl Iterator<Item = (&LaneKey, &T)> {
-        self.index.values().filter_map(|&at| {
-            let lane = self.lanes.get(at)?;
-            Some((&lane.key, &lane.items.front()?.1))
-        })
     }
 
     /// Puts something last in its lane; `bytes` is what it takes of the lane's turn.
@@ -212,3 +199,6 @@ impl<T> Lanes<T> {
         all.lanes.into_iter().flat_map(|lane| lane.items).map(|(_, item)| item).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
