@@ -272,9 +272,13 @@ impl ExporterItems {
         self.sent.add(items as u64);
     }
 
-    /// Items refused to their sender, who may send them again.
-    pub fn refused(&self, items: usize) {
+    /// Items refused to their sender, who may send them again, with a reason from a small fixed set (`queue_full`,
+    /// `expired`, …).
+    pub fn refused(&self, items: usize, reason: &'static str) {
         self.refused.add(items as u64);
+        let labels = &[("exporter", self.id.as_str()), ("data_type", self.signal.name()), ("reason", reason)];
+        let help = "Items refused to their sender, who may send them again, by reason.";
+        self.metrics.series("tidegate_exporter_refused_items", help, labels).add(items as u64);
     }
 
     /// Items given up on, with a reason from a small fixed set (`rejected`, `partial_success`, `expired`, …).
