@@ -13,6 +13,7 @@ pub mod logs;
 pub mod metrics;
 #[cfg(test)]
 pub mod oracle;
+pub mod partition;
 pub mod rope;
 pub mod split;
 mod tenant;
