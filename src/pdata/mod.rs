@@ -22,7 +22,7 @@ pub mod testgen;
 pub mod traces;
 pub mod wire;
 
-pub use batch::{Batch, ClientInfo, Signal};
+pub use batch::{Batch, ClientCertificate, ClientInfo, Signal};
 pub use check::{MAX_VALUE_DEPTH, check};
 pub use count::count;
 pub(crate) use count::{count_metric, count_resource, count_scope};
