@@ -28,6 +28,7 @@ use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::processors::tenant::{self, TenantConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -266,6 +267,8 @@ pub static COMPONENTS: &[Component] = &[
         MemoryLimiterConfig, memory_limiter::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
+        "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
         "Writes what it gets to the agent's log, the console or files, for people to read.",
         DebugConfig, debug::build),

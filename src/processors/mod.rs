@@ -6,3 +6,4 @@ pub mod edit;
 pub mod matching;
 pub mod memory_limiter;
 pub mod resource;
+pub mod tenant;

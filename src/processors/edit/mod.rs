@@ -215,7 +215,7 @@ impl Program {
 }
 
 /// The rope's pieces, joined where a message of the top level lies across a boundary.
-fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
+pub(crate) fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
     let mut out = SmallVec::new();
     if let [only] = rope.pieces() {
         out.push(only.clone());
