@@ -27,6 +27,7 @@ use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::processors::tenant::{self, TenantConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
@@ -265,6 +266,9 @@ pub static COMPONENTS: &[Component] = &[
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "relabel", aliases [], Beta, &Signal::ALL,
+        "Changes, drops and picks telemetry by Prometheus' relabelling rules.",
+        RelabelProcessorConfig, relabel::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
     row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,

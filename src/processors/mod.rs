@@ -5,5 +5,6 @@ pub mod batch;
 pub mod edit;
 pub mod matching;
 pub mod memory_limiter;
+pub mod relabel;
 pub mod resource;
 pub mod tenant;
