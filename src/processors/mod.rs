@@ -3,6 +3,10 @@
 pub mod attributes;
 pub mod batch;
 pub mod edit;
+pub mod filter;
 pub mod matching;
 pub mod memory_limiter;
 pub mod resource;
+pub mod statements;
+#[cfg(test)]
+pub(crate) mod testing;

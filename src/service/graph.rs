@@ -195,7 +195,9 @@ impl<'a> Builder<'a> {
             "Items passed on unedited because their bytes are not what they should be.",
             &[("pipeline", &pipeline.id)],
         );
-        Arc::new(Editing::new(Program::new(pipeline.signal, edits), malformed, books.clone(), next))
+        Program::chain(pipeline.signal, edits).into_iter().rev().fold(next, |next, program| {
+            Arc::new(Editing::new(program, malformed.clone(), books.clone(), next))
+        })
     }
 
     fn receivers(
