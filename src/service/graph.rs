@@ -190,13 +190,8 @@ impl<'a> Builder<'a> {
         if edits.is_empty() {
             return next;
         }
-        let malformed = self.metrics.series(
-            "tidegate_pipeline_malformed_items",
-            "Items passed on unedited because their bytes are not what they should be.",
-            &[("pipeline", &pipeline.id)],
-        );
         Program::chain(pipeline.signal, edits).into_iter().rev().fold(next, |next, program| {
-            Arc::new(Editing::new(program, malformed.clone(), books.clone(), next))
+            Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
         })
     }
 

@@ -58,10 +58,7 @@ impl Batcher {
         let waited_for = !job.batch.acks.settled();
         let (tenant, demoted) = (job.batch.tenant.clone(), job.batch.demoted);
         let at = self.partitions.iter().position(|p| {
-            p.values == values
-                && p.tenant == tenant
-                && p.demoted == demoted
-                && p.waited_for == waited_for
+            p.values == values && p.tenant == tenant && p.demoted == demoted && p.waited_for == waited_for
         });
         let (mut job, due) = match at.map(|at| self.partitions.swap_remove(at)) {
             Some(waiting) => (self.merge(waiting.job, job, &values), waiting.due),

@@ -92,9 +92,15 @@ pub struct Applied {
 #[derive(Debug, Clone)]
 enum Step {
     Resource(Vec<Op>),
-    Items { matcher: Option<Box<Matcher>>, ops: Vec<Op> },
+    Items {
+        matcher: Option<Box<Matcher>>,
+        ops: Vec<Op>,
+    },
     /// Rules of the processor's own, and the levels at which they are called.
-    Rules { rules: Arc<dyn Rewrite>, levels: Levels },
+    Rules {
+        rules: Arc<dyn Rewrite>,
+        levels: Levels,
+    },
 }
 
 impl Edit {
