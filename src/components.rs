@@ -26,6 +26,7 @@ use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
+use crate::processors::filter::{self, FilterConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
 use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
@@ -263,6 +264,8 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
         "Collects requests into larger ones, by item count and time.", BatchConfig, batch::build),
+    row!(Processor, "filter", aliases [], Beta, &Signal::ALL,
+        "Drops spans, span events, metrics, data points and log records.", FilterConfig, filter::build),
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
