@@ -20,13 +20,17 @@ use crate::exporters::prometheus::{self, PrometheusConfig};
 use crate::exporters::prometheus_remote_write::{self, RemoteWriteConfig};
 use crate::extensions::basicauth::{self, BasicAuthConfig};
 use crate::extensions::bearertokenauth::{self, BearerTokenAuthConfig};
+use crate::extensions::headers_setter::{self, HeadersSetterConfig};
 use crate::extensions::health_check::{self, HealthCheckConfig};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
+use crate::processors::filter::{self, FilterConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::processors::tenant::{self, TenantConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -260,11 +264,18 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
         "Collects requests into larger ones, by item count and time.", BatchConfig, batch::build),
+    row!(Processor, "filter", aliases [], Beta, &Signal::ALL,
+        "Drops spans, span events, metrics, data points and log records.", FilterConfig, filter::build),
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "relabel", aliases [], Beta, &Signal::ALL,
+        "Changes, drops and picks telemetry by Prometheus' relabelling rules.",
+        RelabelProcessorConfig, relabel::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
+        "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
         "Writes what it gets to the agent's log, the console or files, for people to read.",
         DebugConfig, debug::build),
@@ -293,6 +304,8 @@ pub static COMPONENTS: &[Component] = &[
         "User and password, for receivers and exporters.", BasicAuthConfig, basicauth::build),
     row!(Extension, "bearertokenauth", aliases [], Beta, &[],
         "A token in a header, for receivers and exporters.", BearerTokenAuthConfig, bearertokenauth::build),
+    row!(Extension, "headers_setter", aliases [], Beta, &[],
+        "Sets headers of what exporters send, from what clients sent.", HeadersSetterConfig, headers_setter::build),
     row!(Extension, "health_check", aliases [], Beta, &[],
         "Says over HTTP whether the agent is ready.", HealthCheckConfig, health_check::build),
 ];

@@ -261,7 +261,8 @@ fn authenticators(draft: &Draft, cx: &mut Cx) {
                 report_at(cx, &full, pos, format!("the extension \"{id}\" is not started"), Some(hint));
                 continue;
             }
-            if !path.ends_with("authenticator") {
+            let chained = path == "additional_auth";
+            if !chained && !path.ends_with("authenticator") {
                 continue;
             }
             // What an extension with mistakes would have been able to do cannot be known.
@@ -273,7 +274,8 @@ fn authenticators(draft: &Draft, cx: &mut Cx) {
             }
             let sides = target.config.authenticates();
             let (able, what) = match user.kind {
-                // An extension that asks for an authenticator serves clients.
+                Kind::Extension if chained => (sides.client, "requests that we send"),
+                // Any other extension that asks for an authenticator serves clients.
                 Kind::Receiver | Kind::Extension => (sides.server, "clients that send to us"),
                 Kind::Processor | Kind::Exporter | Kind::Connector => (sides.client, "requests that we send"),
             };

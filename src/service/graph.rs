@@ -229,12 +229,9 @@ impl<'a> Builder<'a> {
         if edits.is_empty() {
             return next;
         }
-        let malformed = self.metrics.series(
-            "tidegate_pipeline_malformed_items",
-            "Items passed on unedited because their bytes are not what they should be.",
-            &[("pipeline", &pipeline.id)],
-        );
-        Arc::new(Editing::new(Program::new(pipeline.signal, edits), malformed, books.clone(), next))
+        Program::chain(pipeline.signal, edits).into_iter().rev().fold(next, |next, program| {
+            Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
+        })
     }
 
     fn receivers(&mut self, mut entries: Entries<'a>) -> Vec<(String, Box<dyn Receiver>, Outputs)> {
