@@ -97,14 +97,14 @@ impl Rig {
     /// A series of `tidegate_tenant_items`.
     fn items(&self, tenant: &str, outcome: &str, reason: &str) -> u64 {
         let labels = ["processor", "data_type", "tenant", "outcome", "reason"];
-        let family = self.metrics.counter("tidegate_tenant_items", "", &labels).unwrap();
+        let family = self.metrics.counter("tidegate_tenant_items", "-", &labels).unwrap();
         family.with_label_values(&["tenant", self.split.signal.name(), tenant, outcome, reason]).get()
     }
 
     fn dropped(&self, reason: &str) -> u64 {
         let family = self
             .metrics
-            .counter("tidegate_dropped_items", "", &["component", "data_type", "reason"])
+            .counter("tidegate_dropped_items", "-", &["component", "data_type", "reason"])
             .unwrap();
         family.with_label_values(&["tenant", self.split.signal.name(), reason]).get()
     }
