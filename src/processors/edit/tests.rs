@@ -3,6 +3,7 @@
 mod actions;
 mod config;
 mod naive;
+mod rules;
 mod wild;
 
 use std::sync::Arc;
