@@ -123,7 +123,7 @@ proptest! {
     ) {
         let mut lanes = Lanes::default();
         let mut model: HashMap<LaneKey, VecDeque<usize>> = HashMap::new();
-        let mut take = |lanes: &mut Lanes<Item>, model: &mut HashMap<LaneKey, VecDeque<usize>>, blocked: u8| {
+        let take = |lanes: &mut Lanes<Item>, model: &mut HashMap<LaneKey, VecDeque<usize>>, blocked: u8| {
             let may = |key: &LaneKey| blocked & (1 << name(key)) == 0;
             let waiting = |demoted: bool| {
                 model.iter().any(|(key, items)| key.demoted == demoted && !items.is_empty() && may(key))
