@@ -43,6 +43,7 @@ pub use config::{BatchConfig, BatchSizer, DeliveryConfig, PartitionConfig, Queue
 pub use engine::Delivery;
 pub use retry::{Backoff, Pace};
 
+use crate::net::auth::Unauthorized;
 use crate::pdata::{ClientInfo, Rope, Signal, Tenant};
 use crate::pipeline::{RunContext, StartError};
 
@@ -91,6 +92,15 @@ impl Outcome {
     /// Never, for a reason that is not in the data.
     pub fn rejected(reason: impl Into<String>) -> Self {
         Outcome::Rejected { bad_data: false, reason: reason.into() }
+    }
+}
+
+impl From<Unauthorized> for Outcome {
+    fn from(why: Unauthorized) -> Self {
+        match why {
+            Unauthorized::NotNow(reason) => Outcome::retry(reason),
+            Unauthorized::Never(reason) => Outcome::rejected(reason),
+        }
     }
 }
 
