@@ -78,7 +78,7 @@ impl Post {
         let mut headers = self.headers.clone();
         headers.extend(own);
         if let Some(auth) = &http.auth {
-            auth.authorize(client, &mut headers).map_err(|e| Outcome::retry(e.to_string()))?;
+            auth.authorize(client, &mut headers)?;
         }
         let _slot = match &http.slots {
             Some(slots) => slots.acquire().await.ok(),

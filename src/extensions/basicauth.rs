@@ -17,7 +17,7 @@ use crate::components::{AuthSides, BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Secret;
 use crate::config::{Cx, Node};
-use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
+use crate::net::auth::{AuthError, ClientAuth, ServerAuth, Unauthorized};
 use crate::net::watch::{Watch, read_text};
 use crate::pdata::ClientInfo;
 use crate::pipeline::{BuildContext, Extension, RunContext, StartError};
@@ -176,7 +176,7 @@ impl ServerAuth for Server {
 }
 
 impl ClientAuth for Client {
-    fn authorize(&self, _: &ClientInfo, headers: &mut HeaderMap) -> Result<(), AuthError> {
+    fn authorize(&self, _: &ClientInfo, headers: &mut HeaderMap) -> Result<(), Unauthorized> {
         let current = || self.header.lock().unwrap_or_else(PoisonError::into_inner);
         self.watch.poll(|| header(&self.config), |new| *current() = new);
         headers.insert(AUTHORIZATION, current().clone());

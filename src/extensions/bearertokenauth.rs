@@ -15,7 +15,7 @@ use crate::components::{AuthSides, BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Secret;
 use crate::config::{Cx, Node};
-use crate::net::auth::{AuthError, ClientAuth, ServerAuth};
+use crate::net::auth::{AuthError, ClientAuth, ServerAuth, Unauthorized};
 use crate::net::watch::{Watch, read_text};
 use crate::pdata::ClientInfo;
 use crate::pipeline::{BuildContext, Extension, RunContext, StartError};
@@ -197,9 +197,10 @@ impl ServerAuth for Shared {
 }
 
 impl ClientAuth for Shared {
-    fn authorize(&self, _: &ClientInfo, headers: &mut HeaderMap) -> Result<(), AuthError> {
+    fn authorize(&self, _: &ClientInfo, headers: &mut HeaderMap) -> Result<(), Unauthorized> {
         let current = self.current();
-        let value = current.first().ok_or_else(|| AuthError("no bearer token provided".to_owned()))?;
+        let value =
+            current.first().ok_or_else(|| Unauthorized::NotNow("no bearer token provided".to_owned()))?;
         headers.insert(self.header.clone(), value.clone());
         Ok(())
     }

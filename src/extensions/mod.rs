@@ -2,6 +2,7 @@
 
 pub mod basicauth;
 pub mod bearertokenauth;
+pub mod headers_setter;
 pub mod health_check;
 mod htpasswd;
 

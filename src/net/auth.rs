@@ -19,11 +19,48 @@ pub trait ClientAuth: Send + Sync {
     /// Sets headers for one request. `client` is who sent the data, where the batch still knows it.
     ///
     /// # Errors
-    /// No usable credentials now; the request is retried later.
-    fn authorize(&self, client: &ClientInfo, headers: &mut HeaderMap) -> Result<(), AuthError>;
+    /// There are no usable credentials, now or for this data at all.
+    fn authorize(&self, client: &ClientInfo, headers: &mut HeaderMap) -> Result<(), Unauthorized>;
+
+    /// What it takes from clients into headers. Data of clients that differ in any of it must not share a request.
+    fn reads(&self) -> Vec<ClientKey> {
+        Vec::new()
+    }
 }
 
-/// Why credentials were refused or could not be had.
+/// Something that may be known of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientKey {
+    /// A metadata key of its request, in any case.
+    Metadata(String),
+    /// What the authenticator calls it.
+    Auth(String),
+}
+
+impl ClientKey {
+    /// The values of a client.
+    pub fn values<'c>(&'c self, client: &'c ClientInfo) -> impl Iterator<Item = &'c str> {
+        let (metadata, auth) = match self {
+            ClientKey::Metadata(key) => (client.metadata(key).unwrap_or_default(), None),
+            ClientKey::Auth(key) => (&[][..], Some(key.as_str())),
+        };
+        let of_auth = client.auth.iter().filter(move |(key, _)| auth == Some(key)).map(|(_, v)| v.as_str());
+        metadata.iter().map(String::as_str).chain(of_auth)
+    }
+}
+
+/// Why credentials were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AuthError(pub String);
+
+/// Why a request going out has no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthorized {
+    /// There are none now; the request is sent later.
+    #[error("{0}")]
+    NotNow(String),
+    /// There are none for this data, however often it is sent.
+    #[error("{0}")]
+    Never(String),
+}

@@ -48,6 +48,7 @@ pub struct Observe {
 pub struct Editing {
     program: Program,
     malformed: Counter,
+    refused_late: Counter,
     books: Arc<Books>,
     next: Arc<dyn Consumer>,
 }
@@ -172,9 +173,26 @@ impl Consumer for Observe {
 }
 
 impl Editing {
-    /// A stage that edits; items whose bytes are not what they should be pass unchanged and are counted.
-    pub fn new(program: Program, malformed: Counter, books: Arc<Books>, next: Arc<dyn Consumer>) -> Self {
-        Editing { program, malformed, books, next }
+    /// A stage that edits, in the pipeline `id`; items whose bytes are not what they should be pass unchanged and are
+    /// counted.
+    pub fn new(
+        program: Program,
+        metrics: &Metrics,
+        id: &str,
+        books: Arc<Books>,
+        next: Arc<dyn Consumer>,
+    ) -> Self {
+        let malformed = metrics.series(
+            "tidegate_pipeline_malformed_items",
+            "Items passed on unedited because their bytes are not what they should be.",
+            &[("pipeline", id)],
+        );
+        let refused_late = metrics.series(
+            "tidegate_pipeline_refused_late_items",
+            "Items dropped because a processor refused them after they had been acknowledged.",
+            &[("pipeline", id)],
+        );
+        Editing { program, malformed, refused_late, books, next }
     }
 }
 
@@ -185,7 +203,12 @@ impl Consumer for Editing {
         self.books.dropped.add(applied.dropped as u64);
         if let Some(reason) = applied.refused {
             // Its bytes are as they were.
-            self.books.refused.add(batch.items as u64);
+            if batch.acks.settled() {
+                self.refused_late.add(batch.items as u64);
+                self.books.dropped.add(batch.items as u64);
+            } else {
+                self.books.refused.add(batch.items as u64);
+            }
             return batch.acks.resolve(Verdict::Rejected { bad_data: true, reason });
         }
         if batch.items == 0 && applied.dropped > 0 {

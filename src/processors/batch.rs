@@ -407,9 +407,13 @@ mod tests {
         let mut p = processor(BatchConfig::default());
         let mut out = Vec::new();
         let tenant = |name: &str| Some(Tenant::new(name));
-        for (tenant, demoted) in
-            [(tenant("a"), false), (tenant("b"), false), (tenant("a"), true), (None, false), (tenant("a"), false)]
-        {
+        for (tenant, demoted) in [
+            (tenant("a"), false),
+            (tenant("b"), false),
+            (tenant("a"), true),
+            (None, false),
+            (tenant("a"), false),
+        ] {
             p.process(Instant::now(), Batch { tenant, demoted, ..batch(1, None) }, false, &mut out);
         }
         p.flush(Instant::now(), true, &mut out);

@@ -58,10 +58,7 @@ impl Batcher {
         let waited_for = !job.batch.acks.settled();
         let (tenant, demoted) = (job.batch.tenant.clone(), job.batch.demoted);
         let at = self.partitions.iter().position(|p| {
-            p.values == values
-                && p.tenant == tenant
-                && p.demoted == demoted
-                && p.waited_for == waited_for
+            p.values == values && p.tenant == tenant && p.demoted == demoted && p.waited_for == waited_for
         });
         let (mut job, due) = match at.map(|at| self.partitions.swap_remove(at)) {
             Some(waiting) => (self.merge(waiting.job, job, &values), waiting.due),
@@ -116,7 +113,7 @@ impl Batcher {
     }
 
     fn merge(&self, mut into: Job, job: Job, values: &[Vec<String>]) -> Job {
-        into.cost += job.cost;
+        into.cost.add(job.cost);
         let Batch { rope, items, client, received, leases, acks, .. } = job.batch;
         let batch = &mut into.batch;
         if !Arc::ptr_eq(&batch.client, &client) {

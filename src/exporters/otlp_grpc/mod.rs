@@ -152,8 +152,7 @@ impl GrpcSender {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         if let Some(auth) = &running.auth {
-            auth.authorize(attempt.client, request.headers_mut())
-                .map_err(|e| Outcome::retry(e.to_string()))?;
+            auth.authorize(attempt.client, request.headers_mut())?;
         }
         let (answer, _open) = self.open(&running.channel, request, attempt.body).await?;
         read_answer(answer).await

@@ -37,7 +37,8 @@ impl Attrs {
     /// All changes, in the order in which they stand in the message.
     pub(super) fn changes(&self) -> SmallVec<[Change<'_>; 8]> {
         let changed = self.entries.iter().filter(|e| e.state != State::Untouched).map(Change::Attribute);
-        let mut all: SmallVec<[Change<'_>; 8]> = changed.chain(self.patches.iter().map(Change::Field)).collect();
+        let mut all: SmallVec<[Change<'_>; 8]> =
+            changed.chain(self.patches.iter().map(Change::Field)).collect();
         // Stable: what is added at one place stays in the order in which it was added.
         all.sort_by_key(Change::range);
         all

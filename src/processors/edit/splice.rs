@@ -106,7 +106,7 @@ impl<'a> Splicer<'a> {
     /// Replaces the input from `from` to `to` by what the caller appends to the returned buffer.
     #[inline]
     pub(super) fn replace(&mut self, from: usize, to: usize) -> &mut Vec<u8> {
-        if self.open < self.frames.len() {
+        if self.open < self.frames.len() || !self.changed {
             self.open_frames();
         }
         self.flush(from);

@@ -167,10 +167,8 @@ impl Scratch {
 
 impl<'a> Rules<'a> {
     fn new(program: &Program, batch: &'a Batch) -> Self {
-        let facts =
-            Facts { signal: batch.signal, client: &batch.client, tenant: batch.tenant.as_ref() };
-        let mut rules =
-            Rules { facts, scratches: Vec::new(), dropped: Vec::new(), refuse: None };
+        let facts = Facts { signal: batch.signal, client: &batch.client, tenant: batch.tenant.as_ref() };
+        let mut rules = Rules { facts, scratches: Vec::new(), dropped: Vec::new(), refuse: None };
         if program.rules != Levels::NONE {
             rules.scratches.extend(program.steps.iter().map(|step| match step {
                 Step::Rules { rules, .. } => rules.scratch(&facts),
@@ -183,12 +181,7 @@ impl<'a> Rules<'a> {
 
     /// Shows a message to the rules of the step `at`.
     #[inline]
-    fn show(
-        &mut self,
-        at: usize,
-        rules: &dyn Rewrite,
-        message: &mut Message<'_>,
-    ) -> Result<Fate, WireError> {
+    fn show(&mut self, at: usize, rules: &dyn Rewrite, message: &mut Message<'_>) -> Result<Fate, WireError> {
         let Some(scratch) = self.scratches.get_mut(at) else { return Ok(Fate::Skip) };
         let mut cx = StepCx { facts: self.facts, scratch: scratch.as_mut(), refuse: &mut self.refuse };
         rules.apply(message, &mut cx)

@@ -146,7 +146,17 @@ impl Rig {
         }
         let received = std::time::Instant::now();
         let leases = [lease].into_iter().collect();
-        Batch { signal: Signal::Traces, rope, items, client: Arc::new(client), tenant: None, demoted: false, received, leases, acks }
+        Batch {
+            signal: Signal::Traces,
+            rope,
+            items,
+            client: Arc::new(client),
+            tenant: None,
+            demoted: false,
+            received,
+            leases,
+            acks,
+        }
     }
 
     /// Offers spans with these ids; nobody waits for them.

@@ -219,7 +219,11 @@ fn each_action_does_what_its_name_says() {
         let bytes = one_log(before.clone());
         let (out, applied) = edited(&item_program(vec![action.clone()]), Signal::Logs, &bytes);
         assert_eq!(attributes_of(&out), want, "{name}");
-        assert_eq!(applied, Applied { changed: before != want, malformed: 0, ..Applied::default() }, "{name}");
+        assert_eq!(
+            applied,
+            Applied { changed: before != want, malformed: 0, ..Applied::default() },
+            "{name}"
+        );
 
         // The same on a resource.
         let resource = Some(Resource { attributes: before, ..Default::default() });

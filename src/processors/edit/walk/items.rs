@@ -1,8 +1,8 @@
 //! The walk below scopes: metrics, items and events.
 
 use super::{FIELD_1, FIELD_2, Place, Tally, Walk, narrow};
-use crate::pdata::wire::{Cursor, Value, WireError, put_varint};
 use crate::pdata::count_metric;
+use crate::pdata::wire::{Cursor, Value, WireError, put_varint};
 use crate::processors::edit::Step;
 use crate::processors::edit::attrs::Attrs;
 use crate::processors::edit::rewrite::{Fate, Kind, Level, Message};
@@ -19,7 +19,11 @@ impl Walk<'_, '_> {
             self.malformed += 1;
             true
         });
-        if kept { self.out.leave() } else { self.out.abandon() }
+        if kept {
+            self.out.leave()
+        } else {
+            self.out.abandon()
+        }
         kept
     }
 
@@ -89,13 +93,7 @@ impl Walk<'_, '_> {
         Ok(!tally.is_empty())
     }
 
-    fn points(
-        &mut self,
-        data: &[u8],
-        base: usize,
-        kind: Kind,
-        tally: &mut Tally,
-    ) -> Result<(), WireError> {
+    fn points(&mut self, data: &[u8], base: usize, kind: Kind, tally: &mut Tally) -> Result<(), WireError> {
         let mut fields = Cursor::new(data);
         while let Some(field) = fields.next_field()? {
             if let (1, Value::Bytes(point)) = (field.number, field.value) {
@@ -193,7 +191,8 @@ impl Walk<'_, '_> {
             }
             let message = field.value.bytes()?;
             let scratch = &mut *self.scratch;
-            let Some(kept) = event(self.program, &mut self.rules, &scratch.live.item, message, &mut scratch.event)?
+            let Some(kept) =
+                event(self.program, &mut self.rules, &scratch.live.item, message, &mut scratch.event)?
             else {
                 scratch.item.patch_range(field.start, field.end, EVENTS, None)?;
                 continue;
