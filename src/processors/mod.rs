@@ -4,6 +4,8 @@ pub mod attributes;
 pub mod batch;
 pub mod edit;
 pub mod filter;
+#[cfg(test)]
+mod fusion;
 pub mod matching;
 pub mod memory_limiter;
 pub mod relabel;
