@@ -242,6 +242,14 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// Adds an attribute of a key that is not there yet, without looking: for long lists.
+    pub(crate) fn add_attribute(&mut self, key: &[u8], value: &[u8]) -> Result<(), WireError> {
+        let value = self.attrs.store(value)?;
+        let key = self.attrs.store(key)?;
+        self.attrs.push(self.src, key, value);
+        Ok(())
+    }
+
     /// Deletes every attribute of that key; tells whether there was one.
     pub(crate) fn delete_attribute(&mut self, key: &[u8]) -> bool {
         let mut from = 0;
