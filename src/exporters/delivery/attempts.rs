@@ -175,7 +175,8 @@ async fn rest(
     }
 }
 
-async fn closed(shared: &Shared) {
+/// Waits until sending has ended.
+pub(super) async fn closed(shared: &Shared) {
     // The engine keeps the channel open, so that this cannot fail.
     let _ = shared.phase.subscribe().wait_for(|phase| *phase == Phase::Closed).await;
 }

@@ -36,6 +36,8 @@ pub(super) struct Lanes<T> {
     /// Whose turn it is, first those that are not demoted, then those that are.
     turns: [VecDeque<usize>; 2],
     len: usize,
+    /// What a lane may take in one turn, in bytes.
+    quantum: usize,
 }
 
 #[derive(Debug)]
@@ -57,17 +59,23 @@ impl LaneKey {
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
+        Lanes::with_quantum(QUANTUM)
+    }
+}
+
+impl<T> Lanes<T> {
+    /// Lanes that may take so many bytes in one turn.
+    pub fn with_quantum(quantum: usize) -> Self {
         Lanes {
             lanes: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
             turns: [VecDeque::new(), VecDeque::new()],
             len: 0,
+            quantum,
         }
     }
-}
 
-impl<T> Lanes<T> {
     /// How much waits in all lanes.
     pub fn len(&self) -> usize {
         self.len
@@ -129,7 +137,7 @@ impl<T> Lanes<T> {
             Err(rounds) => rounds?,
         };
         // Nobody's turns have added up to the bytes of its first item: all rounds until somebody's have, but the last.
-        let more = QUANTUM.saturating_mul(rounds.saturating_sub(1));
+        let more = self.quantum.saturating_mul(rounds.saturating_sub(1));
         for &at in self.turns.get(class)? {
             if let Some(lane) = self.lanes.get_mut(at)
                 && lane.items.front().is_some_and(|(_, item)| may_start(&lane.key, item))
@@ -156,13 +164,13 @@ impl<T> Lanes<T> {
             {
                 if !lane.granted {
                     lane.granted = true;
-                    lane.deficit = lane.deficit.saturating_add(QUANTUM);
+                    lane.deficit = lane.deficit.saturating_add(self.quantum);
                 }
                 if let Some(left) = lane.deficit.checked_sub(*bytes) {
                     lane.deficit = left;
                     return self.take_first(class).ok_or(None);
                 }
-                let rounds = (bytes - lane.deficit).div_ceil(QUANTUM);
+                let rounds = (bytes - lane.deficit).div_ceil(self.quantum.max(1));
                 least = Some(least.map_or(rounds, |least| least.min(rounds)));
             }
             lane.granted = false;
@@ -208,7 +216,7 @@ impl<T> Lanes<T> {
 
     /// Takes everything, lane by lane.
     pub fn take_all(&mut self) -> Vec<T> {
-        let all = std::mem::take(self);
+        let all = std::mem::replace(self, Lanes::with_quantum(self.quantum));
         all.lanes.into_iter().flat_map(|lane| lane.items).map(|(_, item)| item).collect()
     }
 }

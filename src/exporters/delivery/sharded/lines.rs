@@ -126,12 +126,12 @@ impl<R> Lines<R> {
     }
 
     /// Whether the next batch of a tenant is to be encoded. `open` is what stands in open requests; `gathers`
-    /// whether batches may be held back to be encoded together.
+    /// whether batches may be held back to be encoded together: it makes a difference where the open requests, if
+    /// there are any, are somebody else's.
     pub fn turn(&mut self, owner: Option<&Tenant>, open: OpenSize<'_>, gathers: bool) -> Turn {
-        let current = open.owner == owner;
         let free = self.bound.saturating_sub(self.backlog + open.bytes);
         let Some(state) = self.get_mut(owner) else { return Turn::Now };
-        let own = state.backlog + if current { open.bytes } else { 0 };
+        let own = state.backlog + if open.owner == owner { open.bytes } else { 0 };
         if own > 0 {
             let share = if owner.is_some() { free.saturating_mul(ALPHA) } else { usize::MAX };
             state.filled = if state.filled { own > share / 2 } else { own >= share };
@@ -140,7 +140,7 @@ impl<R> Lines<R> {
             }
         }
         let depth = state.depth();
-        if current || !gathers || depth == 0 || state.ready >= WORTH {
+        if !gathers || depth == 0 || state.ready >= WORTH {
             return Turn::Now;
         }
         let patience = PATIENCE.saturating_mul(u32::try_from(depth).unwrap_or(u32::MAX)).min(LONGEST);
@@ -337,8 +337,7 @@ mod tests {
         }
         assert_eq!(waits[..3], [after(100), after(200), after(300)]);
         assert_eq!(waits[9..], [after(1000); 3]);
-        // Not where its requests are open, at the end, when there is much, or when the time has come.
-        assert_eq!(lines.turn(a, OpenSize { owner: a, bytes: 1 }, true), Turn::Now);
+        // Not when there is much, or when the time has come.
         assert_eq!(lines.turn(a, NOTHING, false), Turn::Now);
         lines.gather(a, WORTH);
         assert_eq!(lines.turn(a, NOTHING, true), Turn::Now);

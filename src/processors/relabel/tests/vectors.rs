@@ -395,5 +395,5 @@ fn what_is_dropped_is_counted() {
     let family = families.iter().find(|family| family.name() == "tidegate_dropped_items").unwrap();
     let [series] = family.get_metric() else { panic!("{family:?}") };
     let labels: Vec<&str> = series.get_label().iter().map(|label| label.value()).collect();
-    assert_eq!((series.get_counter().value(), labels.as_slice()), (1.0, &["relabel", "logs", "relabel"][..]));
+    assert_eq!((series.get_counter().get_value(), labels.as_slice()), (1.0, &["relabel", "logs", "relabel"][..]));
 }
