@@ -19,9 +19,10 @@ mod tests;
 pub use config::TransformConfig;
 
 use crate::components::BuildError;
-use crate::ottl::Rules;
+use crate::ottl::{Rules, StatementGroup};
 use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Stage};
+use crate::processors::edit::Edit;
 
 /// Compiles the processor for a signal.
 ///
@@ -31,5 +32,15 @@ pub fn build(config: &TransformConfig, signal: Signal, cx: &BuildContext) -> Res
     let groups = config.statements(signal).map_err(|problems| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     })?;
-    Ok(Stage::Edit(Rules::transform(&cx.id, signal, groups).edit()))
+    let mut walks: Vec<Vec<StatementGroup>> = vec![Vec::new()];
+    for group in groups {
+        if group.looks_below() {
+            walks.push(Vec::new());
+        }
+        if let Some(walk) = walks.last_mut() {
+            walk.push(group);
+        }
+    }
+    let edits = walks.into_iter().map(|groups| Rules::transform(&cx.id, signal, groups).edit());
+    Ok(Stage::Edit(edits.reduce(Edit::then).unwrap_or_default()))
 }

@@ -66,10 +66,10 @@ fn mistakes_in_conditions_are_found_where_they_stand() {
     let mut wrong = Vec::new();
     for (text, want) in [
         ("filter: {trace_conditions: [span.name == 1 and]}", "1:47 "),
-        ("filter:\n  trace_conditions:\n  - span.nmae == \"a\"", "3:5 the path \"span.nmae\" is not supported"),
-        ("filter:\n  trace_conditions:\n  - 'span.nmae == \"a\"'", "3:6 the path \"span.nmae\" is not supported"),
+        ("filter:\n  trace_conditions:\n  - span.nmae == \"a\"", "3:10 the path \"span.nmae\" is not supported"),
+        ("filter:\n  trace_conditions:\n  - 'span.nmae == \"a\"'", "3:11 the path \"span.nmae\" is not supported"),
         ("filter:\n  trace_conditions:\n  - \"true and IsMtch(span.name, \\\"a\\\")\"", "3:15 the function IsMtch"),
-        ("filter:\n  trace_conditions:\n  - |-\n    span.nmae == \"a\"", "3:5 the path \"span.nmae\""),
+        ("filter:\n  trace_conditions:\n  - |-\n    span.nmae == \"a\"", "4:10 the path \"span.nmae\""),
         ("filter: {trace_conditions: [name == \"a\"]}", "1:29 the path \"name\" does not say of what"),
         ("filter: {trace_conditions: [log.body == \"a\"]}", "1:29 there is no \"log\" in traces"),
         ("filter: {trace_conditions: ['']}", "1:29 condition cannot be empty"),
@@ -134,5 +134,5 @@ fn every_mistake_is_found_in_one_run() {
                 - {conditions: [log.boy == nil, '']}\n  metrics: {datapoint: [valu_int == 1]}";
     let found: Vec<String> = mistakes(text).into_iter().map(|(found, _)| found).collect();
     let places: Vec<&str> = found.iter().filter_map(|f| f.split(' ').next()).collect();
-    assert_eq!(places, ["2:22", "2:25", "4:33", "5:19", "5:35", "6:25"], "{found:?}");
+    assert_eq!(places, ["2:22", "2:25", "4:33", "5:23", "5:35", "6:25"], "{found:?}");
 }
