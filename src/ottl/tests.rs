@@ -3,6 +3,7 @@
 mod editors;
 mod errors;
 mod functions;
+mod naive;
 mod paths;
 mod rules;
 

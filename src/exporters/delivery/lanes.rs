@@ -11,8 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::pdata::{Batch, Tenant};
 
-/// What a lane may take in one turn, in bytes.
-pub(super) const QUANTUM: usize = 64 << 10;
+/// What a lane may take in one turn, in bytes, where nothing else is said.
+const QUANTUM: usize = 64 << 10;
 /// How many empty lanes keep their memory for the next one, and room for how many items each.
 const SPARE: usize = 16;
 
@@ -31,8 +31,10 @@ pub(super) struct Lanes<T> {
     lanes: Vec<Lane<T>>,
     /// Places in `lanes` that hold nothing.
     free: Vec<usize>,
-    /// Where the lane of each key is; only lanes that hold something.
+    /// Where the lane of each key is; only lanes that hold something. The one that most agents have alone, without a
+    /// tenant and not demoted, is found without a hash.
     index: HashMap<LaneKey, usize>,
+    plain: Option<usize>,
     /// Whose turn it is, first those that are not demoted, then those that are.
     turns: [VecDeque<usize>; 2],
     len: usize,
@@ -55,6 +57,10 @@ impl LaneKey {
     pub fn of(batch: &Batch) -> Self {
         LaneKey { tenant: batch.tenant.clone(), demoted: batch.demoted }
     }
+
+    fn is_plain(&self) -> bool {
+        self.tenant.is_none() && !self.demoted
+    }
 }
 
 impl<T> Default for Lanes<T> {
@@ -70,15 +76,11 @@ impl<T> Lanes<T> {
             lanes: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
+            plain: None,
             turns: [VecDeque::new(), VecDeque::new()],
             len: 0,
             quantum,
         }
-    }
-
-    /// How much waits in all lanes.
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     /// Whether nothing waits.
@@ -88,21 +90,17 @@ impl<T> Lanes<T> {
 
     /// Whether something waits in this lane.
     pub fn holds(&self, key: &LaneKey) -> bool {
-        self.index.contains_key(key)
+        self.len > 0 && self.find(key).is_some()
     }
 
-    /// The first of each lane, in no order.
-    pub fn firsts(&self) -> impl Iterator<Item = (&LaneKey, &T)> {
-        self.index.values().filter_map(|&at| {
-            let lane = self.lanes.get(at)?;
-            Some((&lane.key, &lane.items.front()?.1))
-        })
+    fn find(&self, key: &LaneKey) -> Option<usize> {
+        if key.is_plain() { self.plain } else { self.index.get(key).copied() }
     }
 
     /// Puts something last in its lane; `bytes` is what it takes of the lane's turn.
     pub fn push(&mut self, key: LaneKey, bytes: usize, item: T) {
         self.len += 1;
-        if let Some(lane) = self.index.get(&key).and_then(|&at| self.lanes.get_mut(at)) {
+        if let Some(lane) = self.find(&key).and_then(|at| self.lanes.get_mut(at)) {
             lane.items.push_back((bytes, item));
             return;
         }
@@ -110,7 +108,11 @@ impl<T> Lanes<T> {
         if let Some(turns) = self.turns.get_mut(usize::from(key.demoted)) {
             turns.push_back(at);
         }
-        self.index.insert(key.clone(), at);
+        if key.is_plain() {
+            self.plain = Some(at);
+        } else {
+            self.index.insert(key.clone(), at);
+        }
         match self.lanes.get_mut(at) {
             Some(lane) => {
                 (lane.key, lane.deficit, lane.granted) = (key, 0, false);
@@ -195,7 +197,11 @@ impl<T> Lanes<T> {
                 lane.items = VecDeque::new();
             }
             let key = std::mem::take(&mut lane.key);
-            self.index.remove(&key);
+            if key.is_plain() {
+                self.plain = None;
+            } else {
+                self.index.remove(&key);
+            }
             self.free.push(at);
             if self.len == 0 {
                 self.forget();
@@ -220,3 +226,6 @@ impl<T> Lanes<T> {
         all.lanes.into_iter().flat_map(|lane| lane.items).map(|(_, item)| item).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
