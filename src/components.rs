@@ -31,6 +31,7 @@ use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
 use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::processors::tenant::{self, TenantConfig};
+use crate::processors::transform::{self, TransformConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -276,6 +277,8 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
     row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
         "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
+    row!(Processor, "transform", aliases [], Beta, &Signal::ALL,
+        "Changes telemetry with statements of the transformation language (OTTL).", TransformConfig, transform::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
         "Writes what it gets to the agent's log, the console or files, for people to read.",
         DebugConfig, debug::build),

@@ -12,5 +12,6 @@ pub mod relabel;
 pub mod resource;
 pub mod tenant;
 pub mod statements;
+pub mod transform;
 #[cfg(test)]
 pub(crate) mod testing;
