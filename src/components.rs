@@ -24,6 +24,7 @@ use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::probabilistic_sampler::{self, ProbabilisticSamplerConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
@@ -233,6 +234,9 @@ pub static COMPONENTS: &[Component] = &[
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "probabilistic_sampler", aliases [], Beta, &[Signal::Traces, Signal::Logs],
+        "Keeps a part of all traces or log records, and says of each what it stands for.",
+        ProbabilisticSamplerConfig, probabilistic_sampler::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,

@@ -5,4 +5,5 @@ pub mod batch;
 pub mod edit;
 pub mod matching;
 pub mod memory_limiter;
+pub mod probabilistic_sampler;
 pub mod resource;
