@@ -7,6 +7,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::config::{Config, Cx, Node, Schema};
+use crate::connectors::forward::{self, ForwardConfig};
+use crate::connectors::routing::{self, RoutingConfig};
+use crate::connectors::{Connector, Target};
 use crate::exporters::debug::{self, DebugConfig};
 use crate::exporters::file::{self, FileConfig};
 use crate::exporters::loki::{self, LokiConfig};
@@ -23,9 +26,12 @@ use crate::pdata::Signal;
 use crate::pipeline::{BuildContext, Exporter, Extension, Receiver, Stage};
 use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
+use crate::processors::filter::{self, FilterConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
 use crate::processors::probabilistic_sampler::{self, ProbabilisticSamplerConfig};
+use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::processors::tenant::{self, TenantConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -37,20 +43,24 @@ pub enum Kind {
     Processor,
     /// `exporters:`
     Exporter,
+    /// `connectors:`
+    Connector,
     /// `extensions:`
     Extension,
 }
 
 impl Kind {
     /// All kinds, in the order of the file.
-    pub const ALL: [Kind; 4] = [Kind::Receiver, Kind::Processor, Kind::Exporter, Kind::Extension];
+    pub const ALL: [Kind; 5] =
+        [Kind::Receiver, Kind::Processor, Kind::Exporter, Kind::Connector, Kind::Extension];
 
-    /// `receiver`, `processor`, `exporter` or `extension`.
+    /// `receiver`, `processor`, `exporter`, `connector` or `extension`.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Receiver => "receiver",
             Kind::Processor => "processor",
             Kind::Exporter => "exporter",
+            Kind::Connector => "connector",
             Kind::Extension => "extension",
         }
     }
@@ -61,6 +71,7 @@ impl Kind {
             Kind::Receiver => "receivers",
             Kind::Processor => "processors",
             Kind::Exporter => "exporters",
+            Kind::Connector => "connectors",
             Kind::Extension => "extensions",
         }
     }
@@ -110,6 +121,12 @@ pub trait ComponentConfig: Config + Default + Any + Send + Sync {
         Vec::new()
     }
 
+    /// Pipelines it sends to, each with the path of its place inside the component (`table::0::pipelines::1`). For
+    /// connectors that choose; empty where all pipelines that list the connector as a receiver are meant.
+    fn pipeline_refs(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// What it can do as an authenticator, once started with this config.
     fn authenticates(&self) -> AuthSides {
         AuthSides::default()
@@ -124,6 +141,8 @@ pub trait AnyConfig: Send + Sync {
     fn listens(&self) -> Vec<(&'static str, String)>;
     /// See [`ComponentConfig::extension_refs`].
     fn extension_refs(&self) -> Vec<(&'static str, String)>;
+    /// See [`ComponentConfig::pipeline_refs`].
+    fn pipeline_refs(&self) -> Vec<(String, String)>;
     /// See [`ComponentConfig::authenticates`].
     fn authenticates(&self) -> AuthSides;
 }
@@ -138,6 +157,9 @@ impl<T: ComponentConfig> AnyConfig for T {
     fn extension_refs(&self) -> Vec<(&'static str, String)> {
         ComponentConfig::extension_refs(self)
     }
+    fn pipeline_refs(&self) -> Vec<(String, String)> {
+        ComponentConfig::pipeline_refs(self)
+    }
     fn authenticates(&self) -> AuthSides {
         ComponentConfig::authenticates(self)
     }
@@ -145,6 +167,10 @@ impl<T: ComponentConfig> AnyConfig for T {
 
 /// Why a component cannot be built from a config that decodes: one sentence for the user.
 pub type BuildError = String;
+
+/// The constructor of a connector.
+pub type ConnectorBuild =
+    fn(&dyn AnyConfig, Signal, Vec<Target>, &BuildContext) -> Result<Connector, BuildError>;
 
 /// A component's constructor. It opens nothing: `validate` runs it too.
 #[derive(Clone, Copy)]
@@ -155,6 +181,8 @@ pub enum Build {
     Processor(fn(&dyn AnyConfig, Signal, &BuildContext) -> Result<Stage, BuildError>),
     /// One instance an id and signal.
     Exporter(fn(&dyn AnyConfig, Signal, &BuildContext) -> Result<Arc<dyn Exporter>, BuildError>),
+    /// One instance an id and signal, over the pipelines of that signal that list it as a receiver.
+    Connector(ConnectorBuild),
     /// One instance an id.
     Extension(fn(&dyn AnyConfig, &BuildContext) -> Result<Arc<dyn Extension>, BuildError>),
 }
@@ -214,6 +242,12 @@ macro_rules! row {
             build(typed(config)?, signal, cx)
         })
     };
+    (@build Connector $config:ty, $build:expr) => {
+        Build::Connector(|config, signal, targets, cx| {
+            let build: fn(&$config, Signal, Vec<Target>, &BuildContext) -> _ = $build;
+            build(typed(config)?, signal, targets, cx)
+        })
+    };
     (@build Exporter $config:ty, $build:expr) => {
         Build::Exporter(|config, signal, cx| {
             let build: fn(&$config, Signal, &BuildContext) -> _ = $build;
@@ -231,14 +265,21 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of spans, log records and data points.", AttributesProcessorConfig, attributes::build),
     row!(Processor, "batch", aliases [], Beta, &Signal::ALL,
         "Collects requests into larger ones, by item count and time.", BatchConfig, batch::build),
+    row!(Processor, "filter", aliases [], Beta, &Signal::ALL,
+        "Drops spans, span events, metrics, data points and log records.", FilterConfig, filter::build),
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
     row!(Processor, "probabilistic_sampler", aliases [], Beta, &[Signal::Traces, Signal::Logs],
         "Keeps a part of all traces or log records, and says of each what it stands for.",
         ProbabilisticSamplerConfig, probabilistic_sampler::build),
+    row!(Processor, "relabel", aliases [], Beta, &Signal::ALL,
+        "Changes, drops and picks telemetry by Prometheus' relabelling rules.",
+        RelabelProcessorConfig, relabel::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
+        "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
         "Writes what it gets to the agent's log, the console or files, for people to read.",
         DebugConfig, debug::build),
@@ -258,6 +299,11 @@ pub static COMPONENTS: &[Component] = &[
     row!(Exporter, "prometheus_remote_write", aliases ["prometheusremotewrite"], Beta, &[Signal::Metrics],
         "Sends metrics to Prometheus and whatever speaks its remote write protocol, 1.0 or 2.0.",
         RemoteWriteConfig, prometheus_remote_write::build),
+    row!(Connector, "forward", aliases [], Beta, &Signal::ALL,
+        "Hands everything on to other pipelines of the same signal.", ForwardConfig, forward::build),
+    row!(Connector, "routing", aliases [], Beta, &Signal::ALL,
+        "Sends telemetry to one pipeline or another: by tenant, attribute or condition.",
+        RoutingConfig, routing::build),
     row!(Extension, "basicauth", aliases [], Beta, &[],
         "User and password, for receivers and exporters.", BasicAuthConfig, basicauth::build),
     row!(Extension, "bearertokenauth", aliases [], Beta, &[],

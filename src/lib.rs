@@ -11,7 +11,7 @@
 //! * [`pdata`]: telemetry in flight, as bytes; the only place that knows protobuf.
 //! * [`config`]: what the user wrote, where it stands, and what is wrong with it.
 //! * [`pipeline`]: how components are wired, acknowledged, bounded and kept alive.
-//! * [`receivers`], [`processors`], [`exporters`], [`extensions`]: the components.
+//! * [`receivers`], [`processors`], [`exporters`], [`connectors`], [`extensions`]: the components.
 //! * [`prometheus`]: what OTLP metrics become in Prometheus.
 //! * [`loki`]: what OTLP logs become in Loki; [`relabel`]: Prometheus' relabelling rules.
 //! * [`components`]: the one table that lists them.
@@ -22,6 +22,7 @@
 pub mod cli;
 pub mod components;
 pub mod config;
+pub mod connectors;
 pub mod exporters;
 pub mod extensions;
 pub mod loki;

@@ -48,6 +48,10 @@ enum Work {
     ItemAttribute,
     /// Four editing processors one behind the other.
     FourEdits,
+    /// What a gateway of many tenants does, with rules that touch only the resource.
+    Tenancy,
+    /// Four processors with rules for items.
+    Rules,
 }
 
 impl Work {
@@ -57,6 +61,8 @@ impl Work {
             Work::ResourceAttribute => "resource",
             Work::ItemAttribute => "insert",
             Work::FourEdits => "four",
+            Work::Tenancy => "tenancy",
+            Work::Rules => "rules",
         }
     }
 
@@ -78,6 +84,23 @@ impl Work {
                  attributes/2: {actions: [{key: enduser.id, action: delete}]}, \
                  attributes/3: {actions: [{key: tenant, value: shop, action: upsert}]}}",
                 "[resource, attributes/1, attributes/2, attributes/3]",
+            ),
+            Work::Tenancy => (
+                r#"{tenant: {from: [{attribute: resource.k8s.namespace.name}], unresolved: refuse, attribute: tenant.id},
+                 resource: {attributes: [{key: cluster, value: gpu-west-1, action: upsert}]},
+                 relabel: {rules: [{source_labels: [resource.k8s.pod.name], regex: "(.*)-[a-z0-9]+",
+                 target_label: resource.workload}, {regex: "resource.host.name", action: labeldrop}]}}"#,
+                "[tenant, resource, relabel]",
+            ),
+            Work::Rules => (
+                r#"{resource: {attributes: [{key: cluster, value: gpu-west-1, action: upsert}]},
+                 relabel: {rules: [{source_labels: [http.route], regex: "/api/(v[0-9]+)/.*", target_label: route},
+                 {regex: "enduser.id", action: labeldrop}]},
+                 filter: {trace_conditions: ['span.attributes["http.route"] == "/healthz"'],
+                 log_conditions: ['log.attributes["http.route"] == "/healthz"'],
+                 metric_conditions: ['datapoint.attributes["http.route"] == "/healthz"']},
+                 attributes: {actions: [{key: tenant, value: shop, action: upsert}]}}"#,
+                "[resource, relabel, filter, attributes]",
             ),
         }
     }
@@ -122,7 +145,14 @@ fn rows() -> Vec<Row> {
     let row = |signal, work, items, compression| Row { signal, work, items, compression, rate: 0 };
     let mut rows = Vec::new();
     for signal in [Signal::Traces, Signal::Logs, Signal::Metrics] {
-        for work in [Work::Pass, Work::ResourceAttribute, Work::ItemAttribute, Work::FourEdits] {
+        for work in [
+            Work::Pass,
+            Work::ResourceAttribute,
+            Work::ItemAttribute,
+            Work::FourEdits,
+            Work::Tenancy,
+            Work::Rules,
+        ] {
             rows.push(row(signal, work, 512, Compression::None));
         }
     }

@@ -1,4 +1,7 @@
-//! What can only be seen in the file as a whole: references, signals, ports, the order of extensions.
+//! What can only be seen in the file as a whole: references, signals, ports, the order of extensions. How pipelines
+//! feed each other is in `connectors`.
+
+mod connectors;
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +23,7 @@ pub(super) fn check(mut draft: Draft, cx: &mut Cx) -> Option<Plan> {
         self::pipeline(pipeline, &draft, cx);
         (0..3).for_each(|_| cx.pop());
     }
+    let order = connectors::connectors(&draft, cx);
     mark_used(&mut draft);
     let extensions = extensions(&draft, cx);
     authenticators(&draft, cx);
@@ -47,6 +51,7 @@ pub(super) fn check(mut draft: Draft, cx: &mut Cx) -> Option<Plan> {
     Some(Plan {
         components: draft.components,
         pipelines,
+        order: order?,
         extensions: extensions?,
         telemetry: draft.telemetry,
     })
@@ -115,16 +120,24 @@ fn pipeline(pipeline: &Pipeline, draft: &Draft, cx: &mut Cx) {
 
 fn resolve(role: Kind, reference: &Ref, pipeline: &Pipeline, draft: &Draft, cx: &mut Cx) {
     let id = reference.id.as_str();
-    if let Some(found) = component(draft, role, id) {
+    let found = match role {
+        Kind::Receiver | Kind::Exporter => {
+            component(draft, role, id).or_else(|| component(draft, Kind::Connector, id))
+        }
+        _ => component(draft, role, id),
+    };
+    if let Some(found) = found {
         let signals = found.component.signals;
         if !signals.contains(&pipeline.signal) {
-            let message = format!("the {} \"{id}\" does not support {}", role.name(), pipeline.signal.name());
+            let message =
+                format!("the {} \"{id}\" does not support {}", found.kind.name(), pipeline.signal.name());
             let names: Vec<&str> = signals.iter().map(|s| s.name()).collect();
             cx.error_hint(reference.pos, message, format!("it supports {}", names.join(", ")));
         }
         return;
     }
-    if cannot_tell(draft, role, id) {
+    let either = role != Kind::Processor && cannot_tell(draft, Kind::Connector, id);
+    if either || cannot_tell(draft, role, id) {
         return;
     }
     let message = format!("references {} \"{id}\" which is not configured", role.name());
@@ -133,12 +146,13 @@ fn resolve(role: Kind, reference: &Ref, pipeline: &Pipeline, draft: &Draft, cx: 
 
 /// What to do about an id that is not defined.
 fn not_configured(kind: Kind, id: &str, draft: &Draft) -> String {
+    let fits = |k| k == kind || (k == Kind::Connector && matches!(kind, Kind::Receiver | Kind::Exporter));
     let defined: Vec<&str> =
-        draft.components.iter().filter(|c| c.kind == kind).map(|c| c.id.as_str()).collect();
+        draft.components.iter().filter(|c| fits(c.kind)).map(|c| c.id.as_str()).collect();
     if let Some(near) = nearest(id, &defined) {
         return format!("did you mean \"{near}\"?");
     }
-    match Kind::ALL.into_iter().find(|k| *k != kind && component(draft, *k, id).is_some()) {
+    match Kind::ALL.into_iter().find(|k| !fits(*k) && component(draft, *k, id).is_some()) {
         Some(other) => format!("\"{id}\" is {}, not {}", article(other), article(kind)),
         None if defined.is_empty() => format!("define it under {}:", kind.section()),
         None => format!("define it under {}:, or use one of: {}", kind.section(), defined.join(", ")),
@@ -159,6 +173,9 @@ fn mark_used(draft: &mut Draft) {
     for pipeline in &draft.pipelines {
         for (role, refs) in ROLES.into_iter().zip(&pipeline.refs) {
             used.extend(refs.iter().map(|r| (role, r.id.clone())));
+            if role != Kind::Processor {
+                used.extend(refs.iter().map(|r| (Kind::Connector, r.id.clone())));
+            }
         }
     }
     used.extend(draft.extensions.iter().map(|r| (Kind::Extension, r.id.clone())));
@@ -260,7 +277,7 @@ fn authenticators(draft: &Draft, cx: &mut Cx) {
                 Kind::Extension if chained => (sides.client, "requests that we send"),
                 // Any other extension that asks for an authenticator serves clients.
                 Kind::Receiver | Kind::Extension => (sides.server, "clients that send to us"),
-                Kind::Processor | Kind::Exporter => (sides.client, "requests that we send"),
+                Kind::Processor | Kind::Exporter | Kind::Connector => (sides.client, "requests that we send"),
             };
             if !able {
                 let message = format!("the extension \"{id}\" cannot authenticate {what}");

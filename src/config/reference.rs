@@ -129,6 +129,7 @@ fn title(kind: Kind) -> &'static str {
         Kind::Receiver => "Receivers",
         Kind::Processor => "Processors",
         Kind::Exporter => "Exporters",
+        Kind::Connector => "Connectors",
         Kind::Extension => "Extensions",
     }
 }
@@ -167,9 +168,9 @@ fn service_page() -> String {
          | Key | Type | |\n|---|---|---|\n\
          | `extensions` | list of ids | The extensions to start. One that is only defined is not started. |\n\
          | `pipelines.<id>` | block | An id is `traces`, `metrics` or `logs`, perhaps with `/name`. |\n\
-         | `pipelines.<id>.receivers` | list of ids | Where telemetry comes from; at least one. |\n\
+         | `pipelines.<id>.receivers` | list of ids | Where telemetry comes from: receivers and connectors; at least one. |\n\
          | `pipelines.<id>.processors` | list of ids | What it passes, in this order. |\n\
-         | `pipelines.<id>.exporters` | list of ids | Where it goes; at least one. |\n\n\
+         | `pipelines.<id>.exporters` | list of ids | Where it goes: exporters and connectors; at least one. |\n\n\
          ## `telemetry`\n",
     );
     keys(&TelemetryConfig::schema(), &mut out);
@@ -244,6 +245,7 @@ fn type_name(schema: &Schema) -> String {
             .map(|w| format!("`{}`", if w.is_empty() { "\"\"" } else { w }))
             .collect::<Vec<_>>()
             .join(", "),
+        SchemaKind::List(_) if schema.name == "groups" => "list of texts, or of blocks".to_owned(),
         SchemaKind::List(inner) => match inner.kind {
             SchemaKind::Struct { .. } => "list of blocks".to_owned(),
             _ => format!("list of {}", type_name(inner)),
@@ -293,6 +295,10 @@ fn type_schema(schema: &Schema) -> Json {
         }
         SchemaKind::Text(_) => json!({ "type": ["string", "null"] }),
         SchemaKind::Enum(words) => or_reference(json!({ "enum": words })),
+        SchemaKind::List(inner) if schema.name == "groups" => {
+            let items = json!({ "anyOf": [{ "type": "string" }, type_schema(inner)] });
+            or_reference(json!({ "type": ["array", "null"], "items": items }))
+        }
         SchemaKind::List(inner) => match inner.kind {
             SchemaKind::Text(_) => {
                 json!({ "type": ["array", "string", "null"], "items": type_schema(inner) })

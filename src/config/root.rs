@@ -74,6 +74,8 @@ pub struct Plan {
     pub components: Vec<ComponentPlan>,
     /// The pipelines, in the order of the file.
     pub pipelines: Vec<PipelinePlan>,
+    /// The pipelines in an order in which those that a connector feeds come before those that feed it; as indices.
+    pub order: Vec<usize>,
     /// Ids of the extensions to start, in this order: an extension comes after those it refers to.
     pub extensions: Vec<String>,
     /// The agent's own telemetry.
@@ -135,11 +137,11 @@ pub struct PipelinePlan {
     pub id: String,
     /// What flows through it.
     pub signal: Signal,
-    /// Ids of receivers, without repetitions.
+    /// Ids of receivers, and of connectors that feed it, without repetitions.
     pub receivers: Vec<String>,
     /// Ids of processors, in order.
     pub processors: Vec<String>,
-    /// Ids of exporters, without repetitions.
+    /// Ids of exporters, and of connectors that it feeds, without repetitions.
     pub exporters: Vec<String>,
     /// Where its id stands.
     pub pos: Pos,
@@ -186,13 +188,14 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
     let tree = tree.map(|node| expand::expand(node, options.env, &mut texts, &mut cx));
     let broken = cx.diags.iter().any(|d| d.severity == Severity::Error);
     let read = cx.diags.len();
+    cx.texts = texts;
     let draft = match &tree {
         Some(node) if !is_empty(node) => Some(decode(node, options.components, &mut cx)),
         // A file that cannot be read is not an empty one.
         _ if broken => None,
         _ => {
             let pos =
-                Pos { source: 0, line: u32::from(!texts.is_empty()), col: u32::from(!texts.is_empty()) };
+                Pos { source: 0, line: u32::from(!cx.texts.is_empty()), col: u32::from(!cx.texts.is_empty()) };
             cx.error_hint(
                 pos,
                 "empty configuration file",
@@ -202,6 +205,7 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
         }
     };
     let plan = draft.and_then(|draft| check::check(draft, &mut cx));
+    let mut texts = std::mem::take(&mut cx.texts);
     let mut diags = cx.diags;
     let found = diags.split_off(read);
     // What stands in for a value that could not be read is no second mistake.
@@ -253,7 +257,6 @@ fn decode(root: &Node, table: &'static [Component], cx: &mut Cx) -> Draft {
         cx.push(&key.text);
         match Kind::ALL.iter().find(|k| k.section() == key.text) {
             Some(kind) => section(*kind, node, table, &mut draft, cx),
-            None if key.text == "connectors" => connectors(node, cx),
             None if key.text == "service" => service(node, &mut draft, cx),
             None => {
                 unknown_key(key.pos, &key.text, KEYS, cx);
@@ -366,17 +369,7 @@ fn gone(kind: Kind, name: &str) -> Option<&'static str> {
 pub(super) fn article(kind: Kind) -> String {
     match kind {
         Kind::Exporter | Kind::Extension => format!("an {}", kind.name()),
-        Kind::Receiver | Kind::Processor => format!("a {}", kind.name()),
-    }
-}
-
-fn connectors(node: &Node, cx: &mut Cx) {
-    for (key, _) in entries(node, cx) {
-        let message = format!("unknown connector type \"{}\"", type_of(key.text.trim()));
-        cx.within(&key.text, |cx| {
-            cx.unknown();
-            cx.error_hint(key.pos, message, "there are no connectors");
-        });
+        Kind::Receiver | Kind::Processor | Kind::Connector => format!("a {}", kind.name()),
     }
 }
 
@@ -491,6 +484,8 @@ fn entries<'n>(node: &'n Node, cx: &mut Cx) -> &'n [(Key, Node)] {
     }
 }
 
+#[cfg(test)]
+mod joined;
 #[cfg(test)]
 mod table;
 #[cfg(test)]

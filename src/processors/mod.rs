@@ -3,7 +3,13 @@
 pub mod attributes;
 pub mod batch;
 pub mod edit;
+pub mod filter;
 pub mod matching;
 pub mod memory_limiter;
 pub mod probabilistic_sampler;
+pub mod relabel;
 pub mod resource;
+pub mod tenant;
+pub mod statements;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -55,6 +55,16 @@ config! {
 
 impl RelabelConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
+        self.check_names(Names::Legacy, node, cx);
+    }
+
+    /// The checks, for targets whose names are of one kind. With [`Names::Utf8`], `$` still has no place in a name
+    /// that is not computed.
+    pub(crate) fn check_names(&self, names: Names, node: &Node, cx: &mut Cx) {
+        let is_name = |name: &str| match names {
+            Names::Legacy => is_legacy_name(name),
+            Names::Utf8 => !name.contains('$'),
+        };
         let word = self.action.word();
         let mut fail = |key: &str, why: String| cx.within(key, |cx| cx.error(node.pos_of(key), why));
         if let Err(why) = Rule::new(self, Names::Utf8) {
@@ -71,7 +81,7 @@ impl RelabelConfig {
         );
         if targets && self.target_label.is_empty() {
             fail("target_label", format!("relabel configuration for {word} action requires 'target_label'"));
-        } else if targets && self.action != Action::Replace && !is_legacy_name(&self.target_label) {
+        } else if targets && self.action != Action::Replace && !is_name(&self.target_label) {
             fail(
                 "target_label",
                 format!("\"{}\" is invalid 'target_label' for {word} action", self.target_label),

@@ -16,6 +16,7 @@ use md5::{Digest, Md5};
 use regex::Regex;
 
 pub use self::config::{Action, RelabelConfig};
+pub(crate) use self::pattern::anchored;
 
 /// Labels, sorted by name, without empty values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,11 +150,11 @@ impl Rule {
             Action::LabelDrop => labels.retain(|name, _| !self.regex.is_match(name)),
             Action::LabelKeep => labels.retain(|name, _| self.regex.is_match(name)),
             Action::Lowercase => {
-                let text = map_chars(&self.source(labels), |c| one(c, c.to_lowercase()));
+                let text = map_chars(&self.source(labels), lower);
                 labels.set(&self.target_label, text);
             }
             Action::Uppercase => {
-                let text = map_chars(&self.source(labels), |c| one(c, c.to_uppercase()));
+                let text = map_chars(&self.source(labels), upper);
                 labels.set(&self.target_label, text);
             }
         }
@@ -200,6 +201,16 @@ pub fn is_legacy_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     let starts = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     starts && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A character in lower case, if that is one character.
+pub(crate) fn lower(c: char) -> char {
+    one(c, c.to_lowercase())
+}
+
+/// A character in upper case, if that is one character.
+pub(crate) fn upper(c: char) -> char {
+    one(c, c.to_uppercase())
 }
 
 /// Maps text character by character, as Go does.

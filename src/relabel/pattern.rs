@@ -9,7 +9,7 @@ const SIZE_LIMIT: usize = 8 << 20;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn anchored(text: &str) -> Result<Regex, String> {
+pub(crate) fn anchored(text: &str) -> Result<Regex, String> {
     // By itself first: what closes the group here must not pass for an expression.
     let inner = translate(text);
     build(&inner)?;

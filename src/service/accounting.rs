@@ -1,11 +1,13 @@
 //! Checks, at each scrape, that every item is accounted for: `tidegate_accounting_gap` is 0, or there is a bug.
 //!
-//! Two equations hold. In a pipeline: received = forwarded + refused + held. At an exporter: offered = sent +
-//! failed + refused + queued. The counters move one after the other, so a reading in between is off by the items
+//! Three equations hold. In a pipeline: received = forwarded + refused + dropped + held. At a connector that chooses:
+//! received = forwarded + refused + dropped. At an exporter: offered = sent + failed + refused + queued. The counters move one after the other, so a reading in between is off by the items
 //! of that moment; a reading that is off is repeated before it is believed.
 
 use std::sync::Arc;
 
+use crate::connectors::Gap;
+use crate::pdata::Signal;
 use crate::pipeline::stages::{Books, Regroup};
 use crate::telemetry::Metrics;
 
@@ -22,6 +24,13 @@ pub fn watch_pipeline(metrics: &Arc<Metrics>, id: &str, books: Arc<Books>, stage
     metrics.before_scrape(move || {
         gauge.set(settled(|| books.gap(stages.iter().map(|s| s.held()).sum())));
     });
+}
+
+/// Watches the books of a connector.
+pub fn watch_connector(metrics: &Arc<Metrics>, id: &str, signal: Signal, gap: Gap) {
+    let Some(family) = metrics.gauge(NAME, HELP, &["where"]) else { return };
+    let gauge = family.with_label_values(&[&format!("connectors::{id}::{}", signal.name())]);
+    metrics.before_scrape(move || gauge.set(settled(&gap)));
 }
 
 /// Watches the books of all exporters, which the registry holds.
@@ -87,7 +96,7 @@ mod tests {
         items.sent(4);
         assert_eq!(gap(), 6.0);
         items.dropped(5, "rejected");
-        items.refused(1);
+        items.refused(1, "queue_full");
         assert_eq!(gap(), 0.0);
     }
 }

@@ -1,8 +1,8 @@
 //! From a plan to components wired together. Nothing is opened here: `validate` builds a graph too.
 //!
-//! Built from the exporters backwards, so that every consumer exists before what feeds it. One receiver per id;
-//! one exporter per id and signal, shared by pipelines; processors per pipeline. Adjacent edits become one
-//! [`Program`].
+//! Built from the exporters backwards, so that every consumer exists before what feeds it: in each pipeline, and
+//! from pipeline to pipeline where connectors join them. One receiver per id; one exporter and one connector per id
+//! and signal, shared by pipelines; processors per pipeline. Adjacent edits become one [`Program`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::accounting;
 use crate::components::{Build, Kind};
 use crate::config::{ComponentPlan, PipelinePlan, Plan, Pos};
+use crate::connectors::{Connector, Target};
 use crate::pdata::Signal;
 use crate::pipeline::stages::{Books, Editing, Entry, Exit, FanOut, Observe, Regroup, Splitting};
 use crate::pipeline::{BuildContext, Consumer, Exporter, Extension, Ledger, Outputs, Receiver, Stage};
@@ -22,7 +23,7 @@ pub struct Graph {
     pub extensions: Vec<(String, Arc<dyn Extension>)>,
     /// Every exporter in use.
     pub exporters: Vec<(String, Signal, Arc<dyn Exporter>)>,
-    /// Stages with timers, nearest to the exporters first.
+    /// Stages with timers, nearest to the exporters first: over all pipelines, none comes after one that feeds it.
     pub regroups: Vec<Arc<Regroup>>,
     /// Receivers with the pipelines they feed.
     pub receivers: Vec<(String, Box<dyn Receiver>, Outputs)>,
@@ -48,11 +49,13 @@ pub fn build(plan: &Plan, metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) -> Resul
     let extensions = builder.extensions();
     let exporters = builder.exporters();
     let mut regroups = Vec::new();
-    let mut entries: HashMap<(&str, Signal), Vec<Arc<dyn Consumer>>> = HashMap::new();
-    for pipeline in &plan.pipelines {
-        if let Some(entry) = builder.pipeline(pipeline, &exporters, &mut regroups) {
+    let (mut entries, mut connectors) = (Entries::new(), Connectors::new());
+    for pipeline in plan.order.iter().filter_map(|at| plan.pipelines.get(*at)) {
+        let destinations = builder.destinations(pipeline, &exporters, &mut entries, &mut connectors);
+        if let Some(entry) = builder.pipeline(pipeline, destinations, &mut regroups) {
             for id in unique(&pipeline.receivers) {
-                entries.entry((id, pipeline.signal)).or_default().push(entry.clone());
+                let target = Target { pipeline: pipeline.id.clone(), entry: entry.clone() };
+                entries.entry((id, pipeline.signal)).or_default().push(target);
             }
         }
     }
@@ -73,6 +76,12 @@ struct Builder<'a> {
 
 /// Exporters by id and signal, in the order in which pipelines name them.
 type Exporters = Vec<((String, Signal), Arc<dyn Exporter>)>;
+
+/// Entries of pipelines, by what feeds them and signal.
+type Entries<'a> = HashMap<(&'a str, Signal), Vec<Target>>;
+
+/// Connectors by id and signal; `None` where one could not be built.
+type Connectors<'a> = HashMap<(&'a str, Signal), Option<Arc<dyn Consumer>>>;
 
 impl<'a> Builder<'a> {
     fn context(&self, id: &str) -> BuildContext {
@@ -126,19 +135,49 @@ impl<'a> Builder<'a> {
         out
     }
 
-    /// One pipeline's chain, from its exporters back to its entry.
+    /// What a pipeline sends to. Connectors among it are built when the first pipeline needs them; all that they feed
+    /// is there by then.
+    fn destinations(
+        &mut self,
+        pipeline: &'a PipelinePlan,
+        exporters: &Exporters,
+        entries: &mut Entries<'a>,
+        connectors: &mut Connectors<'a>,
+    ) -> Vec<Arc<dyn Consumer>> {
+        let mut out = Vec::new();
+        for id in unique(&pipeline.exporters) {
+            let key = (id, pipeline.signal);
+            if self.find(Kind::Connector, id).is_some() {
+                let built = connectors
+                    .entry(key)
+                    .or_insert_with(|| self.connector(key, entries.remove(&key).unwrap_or_default()));
+                out.extend(built.clone());
+                continue;
+            }
+            let found = exporters.iter().find(|((known, s), _)| known == id && *s == pipeline.signal);
+            out.extend(found.map(|(_, exporter)| exporter.clone() as Arc<dyn Consumer>));
+        }
+        out
+    }
+
+    fn connector(&mut self, (id, signal): (&str, Signal), targets: Vec<Target>) -> Option<Arc<dyn Consumer>> {
+        let plan = self.find(Kind::Connector, id)?;
+        let Build::Connector(make) = plan.component.build else { return None };
+        let built = make(plan.config.as_ref(), signal, targets, &self.context(id));
+        let Connector { consumer, gap } = self.keep(plan, built)?;
+        if let Some(gap) = gap {
+            accounting::watch_connector(self.metrics, id, signal, gap);
+        }
+        Some(consumer)
+    }
+
+    /// One pipeline's chain, from its destinations back to its entry.
     fn pipeline(
         &mut self,
         pipeline: &PipelinePlan,
-        exporters: &Exporters,
+        destinations: Vec<Arc<dyn Consumer>>,
         regroups: &mut Vec<Arc<Regroup>>,
     ) -> Option<Arc<dyn Consumer>> {
-        let destinations = unique(&pipeline.exporters)
-            .filter_map(|id| {
-                let found = exporters.iter().find(|((known, s), _)| known == id && *s == pipeline.signal);
-                found.map(|(_, exporter)| exporter.clone() as Arc<dyn Consumer>)
-            })
-            .collect();
         let mut stages = Vec::new();
         for id in &pipeline.processors {
             let Some(plan) = self.find(Kind::Processor, id) else { continue };
@@ -190,18 +229,18 @@ impl<'a> Builder<'a> {
         if edits.is_empty() {
             return next;
         }
-        let program = Program::new(pipeline.signal, edits);
-        Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
+        Program::chain(pipeline.signal, edits).into_iter().rev().fold(next, |next, program| {
+            Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
+        })
     }
 
-    fn receivers(
-        &mut self,
-        mut entries: HashMap<(&'a str, Signal), Vec<Arc<dyn Consumer>>>,
-    ) -> Vec<(String, Box<dyn Receiver>, Outputs)> {
+    fn receivers(&mut self, mut entries: Entries<'a>) -> Vec<(String, Box<dyn Receiver>, Outputs)> {
         let mut out = Vec::new();
         for plan in self.plan.components.iter().filter(|c| c.kind == Kind::Receiver) {
-            let outputs =
-                Signal::ALL.map(|s| FanOut::over(entries.remove(&(plan.id.as_str(), s)).unwrap_or_default()));
+            let outputs = Signal::ALL.map(|s| {
+                let entries = entries.remove(&(plan.id.as_str(), s)).unwrap_or_default();
+                FanOut::over(entries.into_iter().map(|target| target.entry).collect())
+            });
             let Build::Receiver(make) = plan.component.build else { continue };
             if outputs.iter().all(Option::is_none) {
                 continue;

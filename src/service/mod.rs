@@ -225,7 +225,7 @@ impl Agent {
         for (_, receiver, _) in &mut self.graph.receivers {
             receiver.stop(intake).await;
         }
-        // Stages were built from the exporters backwards; data moves the other way.
+        // Stages were built from the exporters backwards, over all pipelines; data moves the other way.
         for stage in self.graph.regroups.iter().rev() {
             stage.flush(true);
         }

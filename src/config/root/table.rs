@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::components::{AnyConfig, AuthSides, Build, Component, ComponentConfig, Kind, Stability};
 use crate::config::types::{Endpoint, ExtensionId, GrpcEndpoint, Headers, Optional, Regex};
+use crate::connectors::Connector;
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::{Consumer, Exporter, Extension, Leftover, Outputs, Receiver, RunContext, StartError};
 
@@ -156,6 +157,26 @@ impl ComponentConfig for Setter {
     }
 }
 
+crate::config! {
+    /// Joins.
+    pub struct Join {}
+}
+impl ComponentConfig for Join {}
+
+crate::config! {
+    /// Chooses.
+    pub struct Choose {
+        /// Where to.
+        pub pipelines: Vec<String> = Vec::new(),
+    }
+}
+impl ComponentConfig for Choose {
+    fn pipeline_refs(&self) -> Vec<(String, String)> {
+        let ids = self.pipelines.iter().enumerate();
+        ids.map(|(i, id)| (format!("pipelines::{i}"), id.clone())).collect()
+    }
+}
+
 struct Nothing;
 
 #[async_trait]
@@ -219,6 +240,8 @@ const RECEIVER: Build = Build::Receiver(|_, _| Ok(Box::new(Nothing)));
 const PROCESSOR: Build = Build::Processor(|_, _, _| Err("not built here".to_owned()));
 const EXPORTER: Build = Build::Exporter(|_, _, _| Ok(Arc::new(Nothing)));
 const EXTENSION: Build = Build::Extension(|_, _| Ok(Arc::new(Nothing)));
+const CONNECTOR: Build =
+    Build::Connector(|_, _, _, _| Ok(Connector { consumer: Arc::new(Nothing), gap: None }));
 const BROKEN: Build = Build::Exporter(|_, _, _| Err("it cannot be built".to_owned()));
 
 pub static TABLE: &[Component] = &[
@@ -229,6 +252,9 @@ pub static TABLE: &[Component] = &[
     row::<Send>(Kind::Exporter, "otlp_grpc", &["otlp"], &Signal::ALL, EXPORTER),
     row::<Send>(Kind::Exporter, "loki", &[], &[Signal::Logs], EXPORTER),
     row::<Send>(Kind::Exporter, "broken", &[], &Signal::ALL, BROKEN),
+    row::<Join>(Kind::Connector, "forward", &[], &Signal::ALL, CONNECTOR),
+    row::<Join>(Kind::Connector, "loki", &[], &[Signal::Logs], CONNECTOR),
+    row::<Choose>(Kind::Connector, "routing", &[], &Signal::ALL, CONNECTOR),
     row::<Help>(Kind::Extension, "health_check", &[], &[], EXTENSION),
     row::<Creds>(Kind::Extension, "basicauth", &[], &[], EXTENSION),
     row::<Setter>(Kind::Extension, "headers_setter", &[], &[], EXTENSION),

@@ -12,12 +12,12 @@ fn options() -> LoadOptions<'static> {
     LoadOptions { strict: false, env: &env, components: TABLE }
 }
 
-fn load_text(text: &str) -> Loaded {
+pub(super) fn load_text(text: &str) -> Loaded {
     load(&[Source::Bytes("c.yaml".to_owned(), text.as_bytes().to_vec())], options())
 }
 
 /// Severity, place, path, message and hint of each finding.
-fn found(text: &str) -> Vec<String> {
+pub(super) fn found(text: &str) -> Vec<String> {
     let loaded = load_text(text);
     assert_eq!(loaded.is_ok(), loaded.diags.iter().all(|d| d.severity != Severity::Error));
     loaded.diags.iter().map(show).collect()
@@ -143,8 +143,8 @@ fn every_mistake_has_its_place() {
              traces:, metrics: or logs:",
         ),
         (
-            &format!("{}connectors: {{forward: }}\n", file("", "", "", "", "")),
-            "e 7:14 connectors::forward: unknown connector type \"forward\" | there are no connectors",
+            &format!("{}connectors: {{count: }}\n", file("", "", "", "", "")),
+            "e 7:14 connectors::count: unknown connector type \"count\" | known types: forward, loki, routing",
         ),
         (&file("5", "", "", "", ""), "e 2:3 receivers: expected a mapping, got an integer"),
         // Ids and types.

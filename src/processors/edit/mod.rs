@@ -127,6 +127,20 @@ impl Edit {
 }
 
 impl Program {
+    /// The programs that run the edits of neighbouring processors, one after another: as few as can be. An edit that
+    /// looks at what is below a message sees what the edits before it made of it, so it begins another.
+    pub fn chain(signal: Signal, edits: Vec<Edit>) -> Vec<Self> {
+        let mut walks: Vec<Vec<Step>> = Vec::new();
+        for step in edits.into_iter().flat_map(|edit| edit.steps) {
+            let looks_below = matches!(&step, Step::Rules { rules, .. } if rules.looks_below(signal));
+            match walks.last_mut() {
+                Some(walk) if !looks_below => walk.push(step),
+                _ => walks.push(vec![step]),
+            }
+        }
+        walks.into_iter().map(|steps| Program::new(signal, vec![Edit { steps }])).collect()
+    }
+
     /// Fuses the edits of neighbouring processors, first to last.
     pub fn new(signal: Signal, edits: Vec<Edit>) -> Self {
         let mut steps: Vec<Step> = edits.into_iter().flat_map(|edit| edit.steps).collect();
@@ -215,7 +229,7 @@ impl Program {
 }
 
 /// The rope's pieces, joined where a message of the top level lies across a boundary.
-fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
+pub(crate) fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
     let mut out = SmallVec::new();
     if let [only] = rope.pieces() {
         out.push(only.clone());

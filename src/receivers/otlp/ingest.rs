@@ -136,7 +136,12 @@ impl Ingest {
             return Ok(plain.clone());
         }
         let metadata = if self.include_metadata { metadata(headers, authority) } else { Vec::new() };
-        Ok(Arc::new(ClientInfo { metadata, auth, address: plain.address }))
+        Ok(Arc::new(ClientInfo {
+            metadata,
+            auth,
+            certificate: plain.certificate.clone(),
+            address: plain.address,
+        }))
     }
 
     /// Hands one request's protobuf to the pipelines; `None` if it holds nothing. `lease` is the memory it holds.

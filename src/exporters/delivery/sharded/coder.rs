@@ -91,7 +91,8 @@ impl<E: ShardEncoder> Coding<E> {
     }
 
     fn encode<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>, mut job: Job) {
-        let ticket = Ticket::new(&mut job);
+        let tenancy = core.shared.tenancies.of(job.batch.tenant.as_ref());
+        let ticket = Ticket::new(&mut job, tenancy);
         let batch = job.batch;
         self.current = Some(Current { ticket, client: batch.client.clone(), left: batch.items });
         let partition = self.encoder.partition(&batch.client);

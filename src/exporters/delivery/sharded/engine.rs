@@ -12,8 +12,9 @@ use super::ticket::{Share, Shares};
 use super::worker::{self, InFlight, Request};
 use super::{ShardEncoder, ShardedConfig};
 use crate::exporters::delivery::Sender;
-use crate::exporters::delivery::queue::{Job, Offer, Queue};
+use crate::exporters::delivery::queue::{Cost, Job, Offer, Queue};
 use crate::exporters::delivery::shared::{Phase, Shared};
+use crate::exporters::delivery::tenancy::Booking;
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::{BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
 use crate::telemetry::ExporterItems;
@@ -162,13 +163,13 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Exporter for ShardedDelivery<E, S> {
 impl<E: ShardEncoder, S: Sender<E::Body>> Consumer for ShardedDelivery<E, S> {
     fn consume(&self, batch: Batch) {
         let core = &self.core;
-        core.shared.hold(batch.items);
+        core.shared.hold(&core.shared.tenancies.of(batch.tenant.as_ref()), batch.items);
         let mut state = core.lock();
         if state.closed {
             drop(state);
             return core.shared.abandon(batch);
         }
-        match state.queue.offer(batch) {
+        match state.queue.offer(batch, core.shared.memory()) {
             Offer::Taken(job, due) => {
                 state.ready.push_back(job);
                 core.shared.gauges.size(state.queue.used());
@@ -180,6 +181,10 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Consumer for ShardedDelivery<E, S> {
                 drop(state);
                 core.shared.refuse_full(batch);
             }
+            Offer::OverShare(batch) => {
+                drop(state);
+                core.shared.refuse_over_share(batch);
+            }
             Offer::TooLarge(batch) => {
                 drop(state);
                 core.shared.refuse_too_large(batch);
@@ -188,7 +193,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Consumer for ShardedDelivery<E, S> {
     }
 
     fn holds_acks(&self) -> bool {
-        self.core.shared.limits.is_none_or(|l| l.wait_for_result) || self.core.is_full()
+        self.core.shared.limits.is_none_or(|l| l.wait_for_result) || self.core.is_strained()
     }
 }
 
@@ -208,9 +213,9 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
         self.coding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the next batch would find no room.
-    pub fn is_full(&self) -> bool {
-        self.lock().queue.is_full()
+    /// Whether the next batch of some lane would find no room.
+    pub fn is_strained(&self) -> bool {
+        self.lock().queue.is_strained(self.shared.memory())
     }
 
     /// Has the encoding task look for work; starts it if there is none.
@@ -344,16 +349,18 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
     /// Books items of one batch, and pays what falls due with them.
     pub fn book(self: &Arc<Self>, share: &Share, fate: Fate, verdict: Option<&Verdict>) {
         let (items, due) = share.ticket.take(share.items, verdict);
-        let shared = &self.shared;
+        let (shared, tenancy) = (&self.shared, &share.ticket.tenancy);
         match fate {
-            Fate::Sent => shared.settle(items, |books| books.sent(items)),
-            Fate::Dropped(reason) => shared.settle(items, |books| books.dropped(items, reason)),
-            Fate::Undelivered(reason) => shared.settle_undelivered(items, share.ticket.waited_for, reason),
-            Fate::Unsent => shared.settle_unsent(items, share.ticket.waited_for),
+            Fate::Sent => shared.settle(tenancy, items, Booking::Sent),
+            Fate::Dropped(reason) => shared.settle(tenancy, items, Booking::Dropped(reason)),
+            Fate::Undelivered(reason) => {
+                shared.settle_undelivered(tenancy, items, share.ticket.waited_for, reason);
+            }
+            Fate::Unsent => shared.settle_unsent(tenancy, items, share.ticket.waited_for),
         }
         if let Some(due) = due {
             let cost = due.pay();
-            self.make_room(cost);
+            self.make_room(&cost);
         }
     }
 
@@ -366,12 +373,13 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     /// Returns a finished batch's room and lets in what was parked.
-    fn make_room(self: &Arc<Self>, cost: usize) {
+    fn make_room(self: &Arc<Self>, cost: &Cost) {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.queue.release(cost);
         let mut accepted = Vec::new();
-        while let Some((job, acks)) = state.queue.promote() {
+        let memory = self.shared.memory();
+        while let Some((job, acks)) = state.queue.promote(memory) {
             accepted.push(acks);
             state.ready.push_back(job);
         }
@@ -393,7 +401,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
         let waiting = std::mem::take(&mut state.ready);
         let parked = state.queue.abandon();
         for job in &waiting {
-            state.queue.release(job.cost);
+            state.queue.release(&job.cost);
         }
         self.shared.gauges.size(state.queue.used());
         let queued: Vec<Request<E::Body>> =

@@ -7,7 +7,7 @@ use super::engine::{Core, ENDED, Fate, INTERRUPTED};
 use super::ticket::{Share, Shares, split, total};
 use super::{ShardBody, ShardEncoder};
 use crate::exporters::delivery::Sender;
-use crate::exporters::delivery::attempts::{End, deliver};
+use crate::exporters::delivery::attempts::{End, Place, deliver};
 use crate::pdata::ClientInfo;
 use crate::pipeline::Verdict;
 
@@ -36,6 +36,17 @@ pub(super) struct InFlight<E: ShardEncoder, S: Sender<E::Body>> {
     pieces: VecDeque<Piece<E::Body>>,
     started: bool,
     finished: bool,
+}
+
+/// A shard's one place, kept while a request rests: the order of series depends on it.
+struct Shard<'a, E: ShardEncoder, S: Sender<E::Body>> {
+    core: &'a Arc<Core<E, S>>,
+}
+
+impl<E: ShardEncoder, S: Sender<E::Body>> Place for Shard<'_, E, S> {
+    fn is_pressed(&self) -> bool {
+        self.core.is_strained()
+    }
 }
 
 impl<B: ShardBody> Request<B> {
@@ -71,10 +82,11 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
     async fn send(&mut self) {
         self.started = true;
         let core = self.core.clone();
-        let pressed = || core.is_full();
+        let place = Shard { core: &core };
+        let tenancy = core.shared.tenancies.of(None);
         let mut attempts = core.bisect;
         while let Some(piece) = self.pieces.front() {
-            let end = deliver(&core.shared, &core.sender, &piece.body, &self.client, &pressed).await;
+            let end = deliver(&core.shared, &tenancy, &core.sender, &piece.body, &self.client, &place).await;
             let cut = match end {
                 End::Cancelled => break,
                 End::TooLarge { .. } => true,

@@ -1,0 +1,1 @@
+//! Routing: tables of what goes where.

@@ -1,0 +1,4 @@
+//! What filters drop and keep, by decoding what is left; and what can be wrong with their configuration.
+
+mod config;
+mod older;
