@@ -28,6 +28,7 @@ use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
 use crate::processors::filter::{self, FilterConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::probabilistic_sampler::{self, ProbabilisticSamplerConfig};
 use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::processors::tenant::{self, TenantConfig};
@@ -270,6 +271,9 @@ pub static COMPONENTS: &[Component] = &[
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "probabilistic_sampler", aliases [], Beta, &[Signal::Traces, Signal::Logs],
+        "Keeps a part of all traces or log records, and says of each what it stands for.",
+        ProbabilisticSamplerConfig, probabilistic_sampler::build),
     row!(Processor, "relabel", aliases [], Beta, &Signal::ALL,
         "Changes, drops and picks telemetry by Prometheus' relabelling rules.",
         RelabelProcessorConfig, relabel::build),

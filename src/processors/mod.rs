@@ -8,6 +8,7 @@ pub mod filter;
 mod fusion;
 pub mod matching;
 pub mod memory_limiter;
+pub mod probabilistic_sampler;
 pub mod relabel;
 pub mod resource;
 pub mod tenant;
