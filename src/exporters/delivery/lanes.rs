@@ -11,8 +11,8 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::pdata::{Batch, Tenant};
 
-/// What a lane may take in one turn, in bytes.
-pub(super) const QUANTUM: usize = 64 << 10;
+/// What a lane may take in one turn, in bytes, where nothing else is said.
+const QUANTUM: usize = 64 << 10;
 /// How many empty lanes keep their memory for the next one, and room for how many items each.
 const SPARE: usize = 16;
 
@@ -31,11 +31,15 @@ pub(super) struct Lanes<T> {
     lanes: Vec<Lane<T>>,
     /// Places in `lanes` that hold nothing.
     free: Vec<usize>,
-    /// Where the lane of each key is; only lanes that hold something.
+    /// Where the lane of each key is; only lanes that hold something. The one that most agents have alone, without a
+    /// tenant and not demoted, is found without a hash.
     index: HashMap<LaneKey, usize>,
+    plain: Option<usize>,
     /// Whose turn it is, first those that are not demoted, then those that are.
     turns: [VecDeque<usize>; 2],
     len: usize,
+    /// What a lane may take in one turn, in bytes.
+    quantum: usize,
 }
 
 #[derive(Debug)]
@@ -53,24 +57,30 @@ impl LaneKey {
     pub fn of(batch: &Batch) -> Self {
         LaneKey { tenant: batch.tenant.clone(), demoted: batch.demoted }
     }
+
+    fn is_plain(&self) -> bool {
+        self.tenant.is_none() && !self.demoted
+    }
 }
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        Lanes {
-            lanes: Vec::new(),
-            free: Vec::new(),
-            index: HashMap::new(),
-            turns: [VecDeque::new(), VecDeque::new()],
-            len: 0,
-        }
+        Lanes::with_quantum(QUANTUM)
     }
 }
 
 impl<T> Lanes<T> {
-    /// How much waits in all lanes.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Lanes that may take so many bytes in one turn.
+    pub fn with_quantum(quantum: usize) -> Self {
+        Lanes {
+            lanes: Vec::new(),
+            free: Vec::new(),
+            index: HashMap::new(),
+            plain: None,
+            turns: [VecDeque::new(), VecDeque::new()],
+            len: 0,
+            quantum,
+        }
     }
 
     /// Whether nothing waits.
@@ -80,21 +90,17 @@ impl<T> Lanes<T> {
 
     /// Whether something waits in this lane.
     pub fn holds(&self, key: &LaneKey) -> bool {
-        self.index.contains_key(key)
+        self.len > 0 && self.find(key).is_some()
     }
 
-    /// The first of each lane, in no order.
-    pub fn firsts(&self) -> impl Iterator<Item = (&LaneKey, &T)> {
-        self.index.values().filter_map(|&at| {
-            let lane = self.lanes.get(at)?;
-            Some((&lane.key, &lane.items.front()?.1))
-        })
+    fn find(&self, key: &LaneKey) -> Option<usize> {
+        if key.is_plain() { self.plain } else { self.index.get(key).copied() }
     }
 
     /// Puts something last in its lane; `bytes` is what it takes of the lane's turn.
     pub fn push(&mut self, key: LaneKey, bytes: usize, item: T) {
         self.len += 1;
-        if let Some(lane) = self.index.get(&key).and_then(|&at| self.lanes.get_mut(at)) {
+        if let Some(lane) = self.find(&key).and_then(|at| self.lanes.get_mut(at)) {
             lane.items.push_back((bytes, item));
             return;
         }
@@ -102,7 +108,11 @@ impl<T> Lanes<T> {
         if let Some(turns) = self.turns.get_mut(usize::from(key.demoted)) {
             turns.push_back(at);
         }
-        self.index.insert(key.clone(), at);
+        if key.is_plain() {
+            self.plain = Some(at);
+        } else {
+            self.index.insert(key.clone(), at);
+        }
         match self.lanes.get_mut(at) {
             Some(lane) => {
                 (lane.key, lane.deficit, lane.granted) = (key, 0, false);
@@ -129,7 +139,7 @@ impl<T> Lanes<T> {
             Err(rounds) => rounds?,
         };
         // Nobody's turns have added up to the bytes of its first item: all rounds until somebody's have, but the last.
-        let more = QUANTUM.saturating_mul(rounds.saturating_sub(1));
+        let more = self.quantum.saturating_mul(rounds.saturating_sub(1));
         for &at in self.turns.get(class)? {
             if let Some(lane) = self.lanes.get_mut(at)
                 && lane.items.front().is_some_and(|(_, item)| may_start(&lane.key, item))
@@ -156,13 +166,13 @@ impl<T> Lanes<T> {
             {
                 if !lane.granted {
                     lane.granted = true;
-                    lane.deficit = lane.deficit.saturating_add(QUANTUM);
+                    lane.deficit = lane.deficit.saturating_add(self.quantum);
                 }
                 if let Some(left) = lane.deficit.checked_sub(*bytes) {
                     lane.deficit = left;
                     return self.take_first(class).ok_or(None);
                 }
-                let rounds = (bytes - lane.deficit).div_ceil(QUANTUM);
+                let rounds = (bytes - lane.deficit).div_ceil(self.quantum.max(1));
                 least = Some(least.map_or(rounds, |least| least.min(rounds)));
             }
             lane.granted = false;
@@ -187,7 +197,11 @@ impl<T> Lanes<T> {
                 lane.items = VecDeque::new();
             }
             let key = std::mem::take(&mut lane.key);
-            self.index.remove(&key);
+            if key.is_plain() {
+                self.plain = None;
+            } else {
+                self.index.remove(&key);
+            }
             self.free.push(at);
             if self.len == 0 {
                 self.forget();
@@ -208,7 +222,10 @@ impl<T> Lanes<T> {
 
     /// Takes everything, lane by lane.
     pub fn take_all(&mut self) -> Vec<T> {
-        let all = std::mem::take(self);
+        let all = std::mem::replace(self, Lanes::with_quantum(self.quantum));
         all.lanes.into_iter().flat_map(|lane| lane.items).map(|(_, item)| item).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
