@@ -194,7 +194,7 @@ impl LokiEncoder {
         } else if self.cache.is_full() {
             self.cache.forget();
         }
-        self.cache.begin(batch.tenant.as_ref())
+        self.cache.begin(batch.tenant.as_ref().filter(|_| self.options.batch_tenant))
     }
 
     fn next_stamp(&mut self) -> u32 {

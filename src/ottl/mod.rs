@@ -34,6 +34,9 @@ mod paths;
 mod rules;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use crate::pdata::Signal;

@@ -28,7 +28,7 @@ pub(super) const INTERRUPTED: &str = "the agent was interrupted while it exporte
 
 /// What a tenant may have encoded in one turn, in bytes: several times what makes requests of a fair size, and little
 /// enough not to keep others waiting.
-const QUANTUM: usize = 2 * WORTH;
+const QUANTUM: usize = 4 * WORTH;
 /// How many requests are sent at the same time at most, all tenants together: so many for each shard, and at least.
 const PLACES: usize = 4;
 const LEAST_PLACES: usize = 8;
@@ -299,7 +299,8 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
                 Turn::Later => false,
             });
         if let Some(job) = job {
-            lines.encoding(job.batch.tenant.as_ref(), job.batch.rope.len());
+            let (key, bytes) = job.lane();
+            lines.encoding(key.tenant.as_ref(), bytes, running && key != *open.lane);
             state.coding = true;
             return Work::Encode(job);
         }
