@@ -41,6 +41,8 @@ pub struct Cx {
     pub(super) unknown: Vec<String>,
     /// The paths of values that are not of the type that their place asks for.
     pub(super) mistyped: Vec<String>,
+    /// The sources that positions point into, while values are decoded.
+    pub(super) texts: Vec<super::SourceText>,
     path: Vec<String>,
 }
 
@@ -89,6 +91,12 @@ impl Cx {
     /// Reports a finding at `pos` under the current path.
     pub fn report(&mut self, severity: Severity, pos: Pos, message: String, hint: Option<String>) {
         self.diags.push(Diag { severity, pos, path: self.path(), message, hint, related: None });
+    }
+
+    /// Where the byte `offset` of the text `value` stands, which starts at `pos`; `pos` itself where that cannot be
+    /// told, as in a block of lines.
+    pub fn pos_inside(&self, pos: Pos, value: &str, offset: usize) -> Pos {
+        super::inside::locate(pos, value, offset, &self.texts)
     }
 
     /// Remembers that the value at the current path is a secret: `print-config` shows `[REDACTED]` for it.

@@ -9,6 +9,7 @@ mod cx;
 mod decode;
 mod expand;
 mod hide;
+mod inside;
 mod node;
 mod primitive;
 mod print;

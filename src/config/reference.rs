@@ -245,6 +245,7 @@ fn type_name(schema: &Schema) -> String {
             .map(|w| format!("`{}`", if w.is_empty() { "\"\"" } else { w }))
             .collect::<Vec<_>>()
             .join(", "),
+        SchemaKind::List(_) if schema.name == "groups" => "list of texts, or of blocks".to_owned(),
         SchemaKind::List(inner) => match inner.kind {
             SchemaKind::Struct { .. } => "list of blocks".to_owned(),
             _ => format!("list of {}", type_name(inner)),
@@ -294,6 +295,10 @@ fn type_schema(schema: &Schema) -> Json {
         }
         SchemaKind::Text(_) => json!({ "type": ["string", "null"] }),
         SchemaKind::Enum(words) => or_reference(json!({ "enum": words })),
+        SchemaKind::List(inner) if schema.name == "groups" => {
+            let items = json!({ "anyOf": [{ "type": "string" }, type_schema(inner)] });
+            or_reference(json!({ "type": ["array", "null"], "items": items }))
+        }
         SchemaKind::List(inner) => match inner.kind {
             SchemaKind::Text(_) => {
                 json!({ "type": ["array", "string", "null"], "items": type_schema(inner) })

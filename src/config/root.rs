@@ -188,13 +188,14 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
     let tree = tree.map(|node| expand::expand(node, options.env, &mut texts, &mut cx));
     let broken = cx.diags.iter().any(|d| d.severity == Severity::Error);
     let read = cx.diags.len();
+    cx.texts = texts;
     let draft = match &tree {
         Some(node) if !is_empty(node) => Some(decode(node, options.components, &mut cx)),
         // A file that cannot be read is not an empty one.
         _ if broken => None,
         _ => {
             let pos =
-                Pos { source: 0, line: u32::from(!texts.is_empty()), col: u32::from(!texts.is_empty()) };
+                Pos { source: 0, line: u32::from(!cx.texts.is_empty()), col: u32::from(!cx.texts.is_empty()) };
             cx.error_hint(
                 pos,
                 "empty configuration file",
@@ -204,6 +205,7 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
         }
     };
     let plan = draft.and_then(|draft| check::check(draft, &mut cx));
+    let mut texts = std::mem::take(&mut cx.texts);
     let mut diags = cx.diags;
     let found = diags.split_off(read);
     // What stands in for a value that could not be read is no second mistake.

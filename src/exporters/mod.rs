@@ -12,5 +12,6 @@ pub mod otlp_http;
 mod own_thread;
 pub mod prometheus;
 pub mod prometheus_remote_write;
+pub mod tenant;
 #[cfg(test)]
 mod testing;

@@ -183,7 +183,7 @@ impl Job {
         if batch.acks.settled() {
             self.items.dropped(batch.items, "write_failed");
         } else {
-            self.items.refused(batch.items);
+            self.items.refused(batch.items, "write_failed");
         }
         self.waiting.subtract(batch.items);
         batch.acks.resolve(Verdict::retry(reason));

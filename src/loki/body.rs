@@ -1,21 +1,22 @@
 //! One request as it is sent, that can be cut and shown as JSON.
 
 use std::io::Write;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::labels::parse_labels;
 use crate::exporters::delivery::sharded::ShardBody;
+use crate::pdata::Tenant;
 use crate::pdata::wire::{Cursor, WireError, put_bytes};
 use crate::prometheus::text::json_string;
 
 /// One request: some streams of one tenant.
 #[derive(Debug)]
 pub struct LokiBody {
-    tenant: Option<Arc<str>>,
+    tenant: Option<Tenant>,
     /// The message as a snappy block.
     block: Bytes,
     /// For each entry of the message, when it came among them; empty if they stand as they came.
@@ -35,7 +36,7 @@ pub struct LokiBody {
 type StreamView<'a> = (&'a [u8], Vec<&'a [u8]>);
 
 impl LokiBody {
-    pub(super) fn new(tenant: Option<Arc<str>>, block: Bytes, order: Vec<u32>, items: usize) -> Self {
+    pub(super) fn new(tenant: Option<Tenant>, block: Bytes, order: Vec<u32>, items: usize) -> Self {
         LokiBody {
             tenant,
             block,
@@ -51,7 +52,7 @@ impl LokiBody {
 
     /// Whose data it is, if it is said.
     pub fn tenant(&self) -> Option<&str> {
-        self.tenant.as_deref()
+        self.tenant.as_ref().map(Tenant::name)
     }
 
     /// The message as a snappy block.
@@ -165,6 +166,10 @@ impl ShardBody for LokiBody {
             (Ok(first), Ok(second)) if first.items + second.items == self.items => Ok([first, second]),
             _ => Err(self),
         }
+    }
+
+    fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
     }
 
     fn size(&self) -> usize {

@@ -4,7 +4,6 @@
 //! between batches: refilling costs each stream one long way, after as many new ones as the cap holds.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
@@ -14,6 +13,7 @@ use super::metadata::{Block, Metadata};
 use super::names::Names;
 use super::resolve::{Above, Place, Resolved, SERVICE_NAME};
 use super::{check_tenant, labels::put_labels};
+use crate::pdata;
 use crate::pdata::wire::WireError;
 use crate::prometheus::identity::Identity;
 
@@ -59,7 +59,7 @@ pub(super) struct Stream {
 /// One tenant.
 #[derive(Debug)]
 pub(super) struct Tenant {
-    pub id: Option<Arc<str>>,
+    pub id: Option<pdata::Tenant>,
     active: usize,
     /// Labels that have too many values.
     demoted: Vec<String>,
@@ -68,7 +68,7 @@ pub(super) struct Tenant {
 /// A label that a tenant has too many values of.
 #[derive(Debug)]
 pub(super) struct Guarded {
-    pub tenant: Option<Arc<str>>,
+    pub tenant: Option<pdata::Tenant>,
     pub label: String,
     pub values: usize,
 }
@@ -84,6 +84,8 @@ pub(super) struct Cache {
     pub streams: Vec<Stream>,
     stream_table: HashTable<u32>,
     pub tenants: Vec<Tenant>,
+    /// Whose data has no tenant of its own: as configured, else the batch's.
+    pub base: u32,
     tenant_table: HashMap<String, u32>,
     maker: Metadata,
     /// Bytes of what is above, and of what is known.
@@ -108,6 +110,7 @@ impl Cache {
             streams: Vec::new(),
             stream_table: HashTable::new(),
             tenants: Vec::new(),
+            base: 0,
             tenant_table: HashMap::new(),
             maker: Metadata::unlimited(),
             bytes: 0,
@@ -123,7 +126,20 @@ impl Cache {
 
     fn reset_tenants(&mut self, options: &LokiOptions) {
         self.tenant_table.clear();
-        self.tenants = vec![Tenant { id: options.tenant.clone(), active: 0, demoted: Vec::new() }];
+        self.base = 0;
+        let id = options.tenant.as_deref().map(pdata::Tenant::new);
+        self.tenants = vec![Tenant { id, active: 0, demoted: Vec::new() }];
+    }
+
+    /// Begins a batch of a tenant.
+    ///
+    /// # Errors
+    /// It is none that Loki takes.
+    pub fn begin(&mut self, tenant: Option<&pdata::Tenant>) -> Result<(), &'static str> {
+        self.base = 0;
+        let configured = self.tenants.first().is_some_and(|tenant| tenant.id.is_some());
+        self.base = self.tenant(tenant.filter(|_| !configured).map(pdata::Tenant::name))?;
+        Ok(())
     }
 
     pub fn hash(&self, bytes: &[u8]) -> u128 {
@@ -306,7 +322,7 @@ impl Cache {
         mut resolved: Resolved,
         names: &mut Names,
     ) -> Result<Found, &'static str> {
-        let tenant = self.tenant(resolved.tenant.take())?;
+        let tenant = self.tenant(resolved.tenant.take().as_deref())?;
         let demoted = self.tenants.get(tenant as usize).map(|t| t.demoted.clone()).unwrap_or_default();
         demoted.iter().for_each(|name| resolved.demote(name));
         resolved.complete();
@@ -377,7 +393,8 @@ impl Cache {
             }
             return at;
         }
-        let id = self.tenants.get(tenant as usize).and_then(|t| t.id.as_deref()).unwrap_or_default();
+        let id =
+            self.tenants.get(tenant as usize).and_then(|t| t.id.as_ref()).map_or("", pdata::Tenant::name);
         let placed = [id.as_bytes(), b"\xff", labels.as_bytes()].concat();
         let shard = (xxh3_64(&placed) % options.shards.max(1) as u64) as u32;
         let stream =
@@ -416,20 +433,20 @@ impl Cache {
         Some(label)
     }
 
-    fn tenant(&mut self, id: Option<String>) -> Result<u32, &'static str> {
-        let Some(id) = id else { return Ok(0) };
-        if let Some(&at) = self.tenant_table.get(&id) {
+    fn tenant(&mut self, id: Option<&str>) -> Result<u32, &'static str> {
+        let Some(id) = id else { return Ok(self.base) };
+        if let Some(&at) = self.tenant_table.get(id) {
             return Ok(at);
         }
-        check_tenant(&id).map_err(|_| "invalid_tenant")?;
+        check_tenant(id).map_err(|_| "invalid_tenant")?;
         // By name or by default, it is one tenant.
-        let default = self.tenants.first().and_then(|t| t.id.as_deref()) == Some(id.as_str());
+        let default =
+            self.tenants.first().and_then(|t| t.id.as_ref()).is_some_and(|known| known.name() == id);
         let at = if default { 0 } else { self.tenants.len() as u32 };
         if !default {
-            let id = Some(Arc::from(id.as_str()));
-            self.tenants.push(Tenant { id, active: 0, demoted: Vec::new() });
+            self.tenants.push(Tenant { id: Some(pdata::Tenant::new(id)), active: 0, demoted: Vec::new() });
         }
-        self.tenant_table.insert(id, at);
+        self.tenant_table.insert(id.to_owned(), at);
         Ok(at)
     }
 

@@ -14,10 +14,10 @@ use super::resolve::{Above, Place, cut, is_hint};
 use super::sources::{LabelSource, is_parent};
 use super::{Format, LokiOptions};
 use crate::exporters::delivery::sharded::{Output, ShardEncoder};
-use crate::pdata::Batch;
 use crate::pdata::common::{AnyValue, ResourceGroup, ScopeGroup, groups, pair};
 use crate::pdata::logs::LogRecord;
 use crate::pdata::wire::{WireError, put_varint, varint_len};
+use crate::pdata::{Batch, Tenant};
 use crate::telemetry::{Counter, Metrics};
 
 /// What is done to a record so that Loki takes it.
@@ -174,8 +174,11 @@ impl LokiEncoder {
         self.cache.now = (self.now / 1_000_000_000) as i64;
     }
 
-    /// What must be so before a batch: room, a current clock, room for tenants.
-    fn begin(&mut self, out: &mut Output<'_, LokiBody>) {
+    /// What must be so before a batch: room, a current clock, room for tenants, and whose it is.
+    ///
+    /// # Errors
+    /// Why none of it is sent.
+    fn begin(&mut self, batch: &Batch, out: &mut Output<'_, LokiBody>) -> Result<(), &'static str> {
         self.look_at_the_clock();
         if self.cache.has_many_tenants() {
             for shard in 0..self.shards.len() {
@@ -191,6 +194,7 @@ impl LokiEncoder {
         } else if self.cache.is_full() {
             self.cache.forget();
         }
+        self.cache.begin(batch.tenant.as_ref().filter(|_| self.options.batch_tenant))
     }
 
     fn next_stamp(&mut self) -> u32 {
@@ -240,6 +244,7 @@ impl LokiEncoder {
         place: &Place<'_>,
     ) -> Result<u32, WireError> {
         self.buffer.clear();
+        self.buffer.extend_from_slice(&self.cache.base.to_le_bytes());
         for (mark, messages) in [(b'r', group.resources()), (b's', scope.scopes())] {
             for message in messages {
                 let message = message?;
@@ -461,7 +466,7 @@ impl LokiEncoder {
             shown.guarded.add(1);
             tracing::warn!(
                 otelcol.component.id = %self.id, otelcol.component.kind = "exporter",
-                tenant = event.tenant.as_deref().unwrap_or_default(), label = %event.label,
+                tenant = event.tenant.as_ref().map_or("", Tenant::name), label = %event.label,
                 values = event.values, limit = self.options.limits.streams,
                 "Too many streams. The label with most values is structured metadata from now on."
             );
@@ -477,7 +482,9 @@ impl ShardEncoder for LokiEncoder {
     }
 
     fn encode(&mut self, batch: &Batch, out: &mut Output<'_, LokiBody>) {
-        self.begin(out);
+        if let Err(reason) = self.begin(batch, out) {
+            return out.dropped(batch.items, reason);
+        }
         let before = self.changes;
         let request = batch.rope.to_bytes();
         if let Err(error) = self.walk(&request, out) {
@@ -493,6 +500,11 @@ impl ShardEncoder for LokiEncoder {
 
     fn open_size(&self, shard: usize) -> usize {
         self.shards.get(shard).map_or(0, Open::size)
+    }
+
+    fn open_tenant(&self, shard: usize) -> Option<&Tenant> {
+        let open = self.shards.get(shard)?;
+        self.cache.tenants.get(open.tenant as usize)?.id.as_ref()
     }
 
     fn tick(&mut self, _out: &mut Output<'_, LokiBody>) {

@@ -173,6 +173,8 @@ pub struct LokiOptions {
     pub tenant: Option<Arc<str>>,
     /// The attribute that holds the tenant; empty for none.
     pub tenant_attribute: String,
+    /// Whether what has no tenant by these has its batch's.
+    pub batch_tenant: bool,
     /// What Loki takes.
     pub limits: Limits,
     /// How many lines of requests there are.
@@ -197,6 +199,7 @@ impl Default for LokiOptions {
             structured_metadata: true,
             tenant: None,
             tenant_attribute: String::new(),
+            batch_tenant: true,
             limits: Limits::default(),
             shards: 4,
             max_bytes: 1 << 20,

@@ -3,12 +3,11 @@
 //! Entries are kept in wire form in the order in which they came. When the request is closed they are put under their
 //! streams, ordered by time, and compressed in one go.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::body::LokiBody;
 use super::cache::Stream;
+use crate::pdata::Tenant;
 use crate::pdata::wire::{put_bytes, put_varint, varint_len};
 
 /// One entry in its request.
@@ -73,7 +72,7 @@ impl Open {
     /// Takes the request out, for a tenant; what is added next has another stamp.
     pub fn close(
         &mut self,
-        tenant: Option<Arc<str>>,
+        tenant: Option<Tenant>,
         stamp: u32,
         snappy: &mut snap::raw::Encoder,
     ) -> Option<LokiBody> {

@@ -6,6 +6,7 @@ mod limits;
 mod plain;
 mod random;
 mod requests;
+mod tenants;
 mod vectors;
 
 use std::sync::Arc;

@@ -55,8 +55,25 @@ pub struct ClientInfo {
     pub metadata: Vec<(String, SmallVec<[String; 1]>)>,
     /// What the authenticator said of the client: `username`, `subject`, `raw`, …
     pub auth: Vec<(String, String)>,
+    /// What the client's certificate calls it, where TLS has verified one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The peer's address; `None` for unix sockets and for telemetry of our own making.
     pub address: Option<SocketAddr>,
+}
+
+/// The names in a client certificate that TLS has verified.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The common name of its subject.
+    pub common_name: Option<String>,
+    /// The organization of its subject.
+    pub organization: Option<String>,
+    /// The organizational unit of its subject, the first if there are several.
+    pub organizational_unit: Option<String>,
+    /// The DNS names among its alternative names.
+    pub dns_names: Vec<String>,
+    /// The URIs among its alternative names.
+    pub uris: Vec<String>,
 }
 
 impl ClientInfo {

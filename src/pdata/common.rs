@@ -263,6 +263,11 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 impl<'a> ResourceGroup<'a> {
+    /// An encoded Resource* message.
+    pub fn of(message: &'a [u8]) -> Self {
+        ResourceGroup(message)
+    }
+
     /// The encoded message.
     pub fn message(self) -> &'a [u8] {
         self.0
@@ -293,6 +298,11 @@ impl<'a> ResourceGroup<'a> {
 }
 
 impl<'a> ScopeGroup<'a> {
+    /// An encoded Scope* message.
+    pub fn of(message: &'a [u8]) -> Self {
+        ScopeGroup(message)
+    }
+
     /// The encoded message.
     pub fn message(self) -> &'a [u8] {
         self.0

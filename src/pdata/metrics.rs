@@ -160,7 +160,8 @@ pub struct Exemplar<'a> {
 }
 
 impl Kind {
-    const fn of(number: u32) -> Kind {
+    /// The kind that stands in this field of Metric.
+    pub const fn of(number: u32) -> Kind {
         match number {
             metric::GAUGE => Kind::Gauge,
             metric::SUM => Kind::Sum,

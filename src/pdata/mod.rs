@@ -13,6 +13,7 @@ pub mod logs;
 pub mod metrics;
 #[cfg(test)]
 pub mod oracle;
+pub mod partition;
 pub mod rope;
 pub mod split;
 mod tenant;
@@ -21,7 +22,7 @@ pub mod testgen;
 pub mod traces;
 pub mod wire;
 
-pub use batch::{Batch, ClientInfo, Signal};
+pub use batch::{Batch, ClientCertificate, ClientInfo, Signal};
 pub use check::{MAX_VALUE_DEPTH, check};
 pub use count::count;
 pub(crate) use count::{count_metric, count_resource, count_scope};

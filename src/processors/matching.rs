@@ -15,6 +15,7 @@ pub use config::{
     AttributeCriterion, LibraryCriterion, MatchConfig, MatchType, RegexpConfig, SeverityCriterion,
     SeverityNumber,
 };
+pub(crate) use config::{check_attributes, check_texts};
 
 use crate::config::types::Any;
 use crate::pdata::Signal;
@@ -125,6 +126,11 @@ impl Matcher {
     /// Whether metrics have to be asked.
     pub(crate) fn asks_metric(&self) -> bool {
         self.any(|c| c.metric_names.is_some())
+    }
+
+    /// Whether any items may have to be asked.
+    pub(crate) fn asks_items(&self) -> bool {
+        self.any(|c| c.last_level() == Level::Item)
     }
 
     /// Whether items have to be asked about more than their attributes.

@@ -8,7 +8,7 @@
 //! as long as its labels stay the same.
 
 mod config;
-mod pattern;
+pub(crate) mod pattern;
 #[cfg(test)]
 mod tests;
 

@@ -96,7 +96,7 @@ mod tests {
         items.sent(4);
         assert_eq!(gap(), 6.0);
         items.dropped(5, "rejected");
-        items.refused(1);
+        items.refused(1, "queue_full");
         assert_eq!(gap(), 0.0);
     }
 }

@@ -229,8 +229,9 @@ impl<'a> Builder<'a> {
         if edits.is_empty() {
             return next;
         }
-        let program = Program::new(pipeline.signal, edits);
-        Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
+        Program::chain(pipeline.signal, edits).into_iter().rev().fold(next, |next, program| {
+            Arc::new(Editing::new(program, self.metrics, &pipeline.id, books.clone(), next))
+        })
     }
 
     fn receivers(&mut self, mut entries: Entries<'a>) -> Vec<(String, Box<dyn Receiver>, Outputs)> {

@@ -178,6 +178,12 @@ impl Counter {
 }
 
 impl Metrics {
+    /// The counter behind [`dropped`], for a component that drops often.
+    pub fn dropped_items(&self, id: &str, signal: Signal, reason: &'static str) -> Counter {
+        let labels = &[("component", id), ("data_type", signal.name()), ("reason", reason)];
+        self.series("tidegate_dropped_items", "Items given up on, by reason.", labels)
+    }
+
     /// One series of a counter family: `series("otelcol_exporter_sent_spans", "…", &[("exporter", id)])`.
     pub fn series(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Counter {
         let names: Vec<&str> = labels.iter().map(|(name, _)| *name).collect();
@@ -272,9 +278,13 @@ impl ExporterItems {
         self.sent.add(items as u64);
     }
 
-    /// Items refused to their sender, who may send them again.
-    pub fn refused(&self, items: usize) {
+    /// Items refused to their sender, who may send them again, with a reason from a small fixed set (`queue_full`,
+    /// `expired`, …).
+    pub fn refused(&self, items: usize, reason: &'static str) {
         self.refused.add(items as u64);
+        let labels = &[("exporter", self.id.as_str()), ("data_type", self.signal.name()), ("reason", reason)];
+        let help = "Items refused to their sender, who may send them again, by reason.";
+        self.metrics.series("tidegate_exporter_refused_items", help, labels).add(items as u64);
     }
 
     /// Items given up on, with a reason from a small fixed set (`rejected`, `partial_success`, `expired`, …).
@@ -291,8 +301,7 @@ impl ExporterItems {
 
 /// Counts items that a component gave up on: every loss has a component and a reason.
 pub fn dropped(metrics: &Metrics, id: &str, signal: Signal, items: usize, reason: &'static str) {
-    let labels = &[("component", id), ("data_type", signal.name()), ("reason", reason)];
-    metrics.series("tidegate_dropped_items", "Items given up on, by reason.", labels).add(items as u64);
+    metrics.dropped_items(id, signal, reason).add(items as u64);
 }
 
 fn add(counters: &[Counter; 3], signal: Signal, items: usize) {

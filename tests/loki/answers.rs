@@ -234,7 +234,6 @@ async fn without_a_queue_taken_means_stored() {
 
 /// A tenant who may send nothing for now does not keep the others from it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "tenants share the consumers of an exporter; they need an exporter each to be independent"]
 async fn a_throttled_tenant_does_not_hold_up_others() {
     let loki = Loki::start(Options { auth: true, ..Default::default() }).await;
     loki.limit_tenant("a", Limits { rate: (0, 0), ..Default::default() });

@@ -113,7 +113,7 @@ impl Batcher {
     }
 
     fn merge(&self, mut into: Job, job: Job, values: &[Vec<String>]) -> Job {
-        into.cost += job.cost;
+        into.cost.add(job.cost);
         let Batch { rope, items, client, received, leases, acks, .. } = job.batch;
         let batch = &mut into.batch;
         if !Arc::ptr_eq(&batch.client, &client) {

@@ -8,8 +8,11 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::batcher::Batcher;
-use super::queue::{Job, Offer, Queue};
+use super::lanes::{LaneKey, Lanes};
+use super::queue::{Cost, Job, Offer, Queue};
 use super::shared::{Phase, Shared};
+use super::slots::{Seat, Slots};
+use super::tenancy::Booking;
 use super::{DeliveryConfig, Encoder, Sender};
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::{Acks, BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
@@ -30,19 +33,26 @@ pub(super) struct Core<E: Encoder, S: Sender<E::Body>> {
 
 struct State {
     queue: Queue,
-    /// What the next free worker takes, oldest first.
-    ready: VecDeque<Job>,
+    /// What the next free worker takes.
+    ready: Lanes<Job>,
     batcher: Option<Batcher>,
     /// Whether a task watches the batcher's deadline.
     timer: bool,
-    active: usize,
+    slots: Slots,
     closed: bool,
+}
+
+/// A batch that may be sent now.
+pub(super) struct Start {
+    pub job: Job,
+    /// Where it has a tenant.
+    pub seat: Option<Arc<Seat>>,
 }
 
 /// Work that a change of state made startable, to be spawned outside the lock.
 #[derive(Default)]
 struct Startable {
-    jobs: SmallVec<[Job; 1]>,
+    jobs: SmallVec<[Start; 1]>,
     timer: bool,
     due: Acks,
 }
@@ -54,10 +64,10 @@ impl<E: Encoder, S: Sender<E::Body>> Delivery<E, S> {
         let shared = Shared::new(cx, signal, queue.as_ref(), retry, timeout);
         let state = State {
             queue: Queue::new(shared.limits),
-            ready: VecDeque::new(),
+            ready: Lanes::default(),
             batcher: queue.as_ref().and_then(|q| q.batch.get()).map(Batcher::new),
             timer: false,
-            active: 0,
+            slots: Slots::new(shared.limits.map_or(usize::MAX, |l| l.consumers)),
             closed: false,
         };
         let core = Core { shared, encoder, sender, state: Mutex::new(state) };
@@ -90,7 +100,7 @@ impl<E: Encoder, S: Sender<E::Body>> Exporter for Delivery<E, S> {
         let core = &self.core;
         let deadline = Instant::from_std(deadline);
         core.shared.phase.send_replace(Phase::Draining(deadline));
-        let work = core.flush(&mut core.lock());
+        let work = core.flush(&mut core.lock(), None);
         core.launch(work);
         core.shared.drain(deadline, || core.is_idle(), || core.close()).await
     }
@@ -99,13 +109,13 @@ impl<E: Encoder, S: Sender<E::Body>> Exporter for Delivery<E, S> {
 impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
     fn consume(&self, batch: Batch) {
         let core = &self.core;
-        core.shared.hold(batch.items);
+        core.shared.hold(&core.shared.tenancies.of(batch.tenant.as_ref()), batch.items);
         let mut state = core.lock();
         if state.closed {
             drop(state);
             return core.shared.abandon(batch);
         }
-        match state.queue.offer(batch) {
+        match state.queue.offer(batch, core.shared.memory()) {
             Offer::Taken(job, due) => {
                 core.admit(&mut state, job);
                 let mut work = core.startable(&mut state);
@@ -118,6 +128,10 @@ impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
                 drop(state);
                 core.shared.refuse_full(batch);
             }
+            Offer::OverShare(batch) => {
+                drop(state);
+                core.shared.refuse_over_share(batch);
+            }
             Offer::TooLarge(batch) => {
                 drop(state);
                 core.shared.refuse_too_large(batch);
@@ -126,7 +140,9 @@ impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
     }
 
     fn holds_acks(&self) -> bool {
-        self.core.shared.limits.is_none_or(|l| l.wait_for_result) || self.core.is_full()
+        let core = &self.core;
+        core.shared.limits.is_none_or(|l| l.wait_for_result)
+            || core.lock().queue.is_strained(core.shared.memory())
     }
 }
 
@@ -135,32 +151,31 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the next batch would find no room.
-    pub fn is_full(&self) -> bool {
-        self.lock().queue.is_full()
+    /// Whether the next batch of a lane would find no room.
+    pub fn is_full_for(&self, key: &LaneKey) -> bool {
+        self.lock().queue.is_full_for(key, self.shared.memory())
     }
 
     /// Puts a taken batch where it waits: in the batcher or in line.
     fn admit(&self, state: &mut State, job: Job) {
-        match &mut state.batcher {
-            None => state.ready.push_back(job),
-            Some(batcher) => {
-                let unsplittable = batcher.add(Instant::now(), job, &mut state.ready);
-                if *self.shared.phase.borrow() != Phase::Running {
-                    batcher.flush(None, &mut state.ready);
-                }
-                for job in unsplittable {
-                    self.drop_unsplittable(state, job);
-                }
-            }
+        let Some(batcher) = &mut state.batcher else { return line_up(&mut state.ready, [job]) };
+        let mut out = VecDeque::new();
+        let unsplittable = batcher.add(Instant::now(), job, &mut out);
+        if *self.shared.phase.borrow() != Phase::Running {
+            batcher.flush(None, &mut out);
+        }
+        line_up(&mut state.ready, out);
+        for job in unsplittable {
+            self.drop_unsplittable(state, job);
         }
     }
 
     /// A piece that cannot be cut down to `max_size`.
     fn drop_unsplittable(&self, state: &mut State, job: Job) {
         let items = job.batch.items;
-        state.queue.release(job.cost);
-        self.shared.settle(items, |books| books.dropped(items, "too_large"));
+        state.queue.release(&job.cost);
+        let tenancy = self.shared.tenancies.of(job.batch.tenant.as_ref());
+        self.shared.settle(&tenancy, items, Booking::Dropped("too_large"));
         tracing::error!(
             otelcol.component.id = %self.shared.id, otelcol.component.kind = "exporter",
             otelcol.signal = self.shared.signal.name(), dropped_items = items,
@@ -170,19 +185,20 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         job.batch.acks.resolve(Verdict::Rejected { bad_data: true, reason });
     }
 
-    /// Takes whatever may start now out of the state.
+    /// Takes whatever may start now out of the state. Places go to those who have rested first.
     fn startable(&self, state: &mut State) -> Startable {
         let mut work = Startable::default();
         self.shared.gauges.size(state.queue.used());
         if self.shared.run.get().is_none() {
             return work;
         }
-        let window = self.shared.limits.map_or(usize::MAX, |l| l.consumers);
-        while state.active < window
-            && let Some(job) = state.ready.pop_front()
+        let State { ready, slots, .. } = state;
+        slots.grant();
+        while slots.has_free()
+            && let Some(job) = ready.pop(|key, _| slots.may_start(key))
         {
-            state.active += 1;
-            work.jobs.push(job);
+            let seat = slots.start(&self.shared.tenancies.of(job.batch.tenant.as_ref()));
+            work.jobs.push(Start { job, seat });
         }
         if !state.timer && state.batcher.as_ref().is_some_and(|b| b.deadline().is_some()) {
             state.timer = true;
@@ -196,8 +212,8 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
             && (work.timer || !work.jobs.is_empty())
         {
             let _runtime = runtime.enter();
-            for job in work.jobs {
-                supervisor.spawn("exporter worker", super::worker::work(self.clone(), job));
+            for start in work.jobs {
+                supervisor.spawn("exporter worker", super::worker::work(self.clone(), start));
             }
             if work.timer {
                 supervisor.spawn("exporter batch timer", watch_deadline(self.clone()));
@@ -206,18 +222,22 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         work.due.resolve(Verdict::Accepted);
     }
 
-    fn flush(&self, state: &mut State) -> Startable {
+    fn flush(&self, state: &mut State, now: Option<Instant>) -> Startable {
         if let Some(batcher) = &mut state.batcher {
-            batcher.flush(None, &mut state.ready);
+            let mut out = VecDeque::new();
+            batcher.flush(now, &mut out);
+            line_up(&mut state.ready, out);
         }
         self.startable(state)
     }
 
-    /// Returns a finished batch's room and lets in what was parked.
-    fn make_room(&self, state: &mut State, cost: usize) -> Acks {
+    /// Returns a finished batch's room and place, and lets in what was parked.
+    fn make_room(&self, state: &mut State, cost: &Cost, seat: Option<&Arc<Seat>>) -> Acks {
+        state.slots.finish(seat);
         state.queue.release(cost);
         let mut due = Acks::none();
-        while let Some((job, acks)) = state.queue.promote() {
+        let memory = self.shared.memory();
+        while let Some((job, acks)) = state.queue.promote(memory) {
             due.append(acks);
             self.admit(state, job);
         }
@@ -225,14 +245,14 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     /// A worker has finished a batch: the next one for it, or `None` when it must end.
-    pub fn finished(self: &Arc<Self>, cost: usize) -> Option<Job> {
+    pub fn finished(self: &Arc<Self>, cost: &Cost, seat: Option<&Arc<Seat>>) -> Option<Start> {
         let mut state = self.lock();
-        let due = self.make_room(&mut state, cost);
-        let next = state.ready.pop_front();
-        if next.is_none() {
-            self.leave(&mut state);
-        }
+        let due = self.make_room(&mut state, cost, seat);
         let mut work = self.startable(&mut state);
+        let next = if work.jobs.is_empty() { None } else { Some(work.jobs.remove(0)) };
+        if state.slots.is_idle() {
+            self.shared.idle.notify_waiters();
+        }
         drop(state);
         work.due = due;
         self.launch(work);
@@ -240,26 +260,35 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     /// A worker was torn down in the middle of a batch.
-    pub fn torn_down(self: &Arc<Self>, cost: usize) {
+    pub fn torn_down(self: &Arc<Self>, cost: &Cost, seat: Option<&Arc<Seat>>) {
+        if let Some(next) = self.finished(cost, seat) {
+            let mut jobs = SmallVec::new();
+            jobs.push(next);
+            self.launch(Startable { jobs, ..Startable::default() });
+        }
+    }
+
+    /// A batch gives its place back for a while.
+    pub fn rest(self: &Arc<Self>, seat: &Seat) {
         let mut state = self.lock();
-        let due = self.make_room(&mut state, cost);
-        self.leave(&mut state);
-        let mut work = self.startable(&mut state);
+        state.slots.rest(seat);
+        let work = self.startable(&mut state);
         drop(state);
-        work.due = due;
         self.launch(work);
     }
 
-    fn leave(&self, state: &mut State) {
-        state.active = state.active.saturating_sub(1);
-        if state.active == 0 {
-            self.shared.idle.notify_waiters();
-        }
+    /// A batch that has rested wants its place again.
+    pub fn resume(self: &Arc<Self>, seat: &Arc<Seat>) {
+        let mut state = self.lock();
+        state.slots.resume(seat);
+        let work = self.startable(&mut state);
+        drop(state);
+        self.launch(work);
     }
 
     fn is_idle(&self) -> bool {
         let state = self.lock();
-        state.active == 0 && state.ready.is_empty()
+        state.slots.is_idle() && state.ready.is_empty()
     }
 
     /// Ends everything at once: what waits is given up, workers are told.
@@ -267,13 +296,13 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.closed = true;
+        let mut waiting = VecDeque::from(state.ready.take_all());
         if let Some(batcher) = &mut state.batcher {
-            batcher.flush(None, &mut state.ready);
+            batcher.flush(None, &mut waiting);
         }
-        let waiting = std::mem::take(&mut state.ready);
         let parked = state.queue.abandon();
         for job in &waiting {
-            state.queue.release(job.cost);
+            state.queue.release(&job.cost);
         }
         self.shared.gauges.size(state.queue.used());
         drop(guard);
@@ -281,6 +310,13 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         for batch in waiting.into_iter().map(|job| job.batch).chain(parked) {
             self.shared.abandon(batch);
         }
+    }
+}
+
+fn line_up(ready: &mut Lanes<Job>, jobs: impl IntoIterator<Item = Job>) {
+    for job in jobs {
+        let (key, bytes) = job.lane();
+        ready.push(key, bytes, job);
     }
 }
 
@@ -298,14 +334,7 @@ async fn watch_deadline<E: Encoder, S: Sender<E::Body>>(core: Arc<Core<E, S>>) {
             }
         };
         tokio::time::sleep_until(deadline).await;
-        let work = {
-            let mut state = core.lock();
-            let state = &mut *state;
-            if let Some(batcher) = &mut state.batcher {
-                batcher.flush(Some(Instant::now()), &mut state.ready);
-            }
-            core.startable(state)
-        };
+        let work = core.flush(&mut core.lock(), Some(Instant::now()));
         core.launch(work);
     }
 }

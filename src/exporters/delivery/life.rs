@@ -68,15 +68,23 @@ impl Life {
         state.failing = Some(state.failing.map_or(began, |first| first.min(began)));
     }
 
-    /// An attempt has delivered.
-    pub fn delivered(&self) {
+    /// An attempt has delivered. Whether that is the end of an outage, for the caller to [`tell`](Life::tell).
+    pub fn delivered(&self) -> bool {
         let failing = self.lock().failing.take();
-        if failing.is_some_and(|since| since.elapsed() >= OUTAGE) {
-            self.returns.send_modify(|n| *n = n.wrapping_add(1));
-        }
+        failing.is_some_and(|since| since.elapsed() >= OUTAGE)
     }
 
-    /// Changes at the end of each outage.
+    /// Whether an attempt has failed since the last delivery.
+    pub fn is_failing(&self) -> bool {
+        self.lock().failing.is_some()
+    }
+
+    /// Ends the back-offs of those who listen.
+    pub fn tell(&self) {
+        self.returns.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Changes at the end of each outage that was told.
     pub fn returns(&self) -> watch::Receiver<u64> {
         self.returns.subscribe()
     }

@@ -10,6 +10,8 @@
 //!   an idle consumer;
 //! * a destination that asks for time gets it from all requests, not only from the one that was told;
 //! * a destination that is back is noticed: no request sleeps out a back-off from the time it was away (`life`);
+//! * tenants do not delay each other: they take turns by bytes (`lanes`), each has a share of the queue (`queue`), is
+//!   throttled and fails for itself (`tenancy`), and gives its place back while it waits (`slots`);
 //! * nothing is given up without a counted reason: `rejected`, `expired`, `too_large`, `partial_success`,
 //!   `shutdown`, or one the encoder names.
 //!
@@ -20,13 +22,16 @@ mod batcher;
 mod config;
 mod engine;
 mod gauges;
+mod lanes;
 mod life;
 pub mod otlp;
 mod queue;
 mod retry;
 pub mod sharded;
 mod shared;
+mod slots;
 mod split;
+mod tenancy;
 mod worker;
 
 use std::future::Future;
@@ -39,7 +44,7 @@ pub use engine::Delivery;
 pub use retry::{Backoff, Pace};
 
 use crate::net::auth::Unauthorized;
-use crate::pdata::{ClientInfo, Rope, Signal};
+use crate::pdata::{ClientInfo, Rope, Signal, Tenant};
 use crate::pipeline::{RunContext, StartError};
 
 /// How one attempt ended.
@@ -156,6 +161,8 @@ pub struct Attempt<'a, B> {
     pub signal: Signal,
     /// Who sent the data, where the batch still knows it.
     pub client: &'a ClientInfo,
+    /// Whose the data is, where that is known. The request must name it, or not be sent.
+    pub tenant: Option<&'a Tenant>,
 }
 
 /// Makes one attempt at one request.

@@ -1,4 +1,4 @@
-//! When to try again: back-off of one request, pace of a whole destination.
+//! When to try again: back-off of one request, pace of all requests of a tenant to a destination.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -39,7 +39,8 @@ impl Backoff {
     }
 }
 
-/// The moment before which a destination wants to hear nothing: one request that is throttled holds back all.
+/// The moment before which a destination wants to hear nothing of a tenant: one request that is throttled holds back
+/// all.
 #[derive(Debug, Default)]
 pub struct Pace(Mutex<Option<Instant>>);
 

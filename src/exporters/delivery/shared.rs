@@ -1,4 +1,5 @@
-//! What every engine of delivery has around its queue: identity, limits, books, gauges, pace, the log and the end.
+//! What every engine of delivery has around its queue: identity, limits, books, gauges, tenancies, the log and the
+//! end.
 //!
 //! Nothing here knows what a request is made of. Costs: a few relaxed atomics a call; none is made per item.
 
@@ -10,10 +11,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::gauges::Gauges;
-use super::life::Life;
 use super::queue::Limits;
-use super::{Pace, QueueConfig, RetryConfig};
-use crate::pdata::{Batch, Signal};
+use super::tenancy::{Booking, Tenancies, Tenancy};
+use super::{QueueConfig, RetryConfig};
+use crate::pdata::{Batch, Signal, Tenant};
 use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{BuildContext, Ledger, Leftover, RunContext, Verdict};
 use crate::telemetry::ExporterItems;
@@ -36,8 +37,7 @@ pub(super) struct Shared {
     pub retry: RetryConfig,
     pub timeout: Duration,
     pub phase: watch::Sender<Phase>,
-    pub pace: Pace,
-    pub life: Life,
+    pub tenancies: Tenancies,
     pub ledger: Arc<Ledger>,
     pub items: ExporterItems,
     pub gauges: Gauges,
@@ -72,11 +72,10 @@ impl Shared {
             id: cx.id.clone(),
             signal,
             limits: queue.map(Limits::new),
-            life: Life::new(&retry),
+            tenancies: Tenancies::new(&cx.metrics, &cx.id, signal, &retry),
             retry,
             timeout,
             phase: watch::Sender::new(Phase::Running),
-            pace: Pace::default(),
             ledger: cx.ledger.clone(),
             items: ExporterItems::new(&cx.metrics, &cx.id, signal),
             gauges: Gauges::new(&cx.metrics, &cx.id, signal),
@@ -101,64 +100,89 @@ impl Shared {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Bytes free in the ledger.
+    pub fn memory(&self) -> usize {
+        self.ledger.budget().saturating_sub(self.ledger.in_flight())
+    }
+
     /// Counts items in.
-    pub fn hold(&self, items: usize) {
+    pub fn hold(&self, tenancy: &Tenancy, items: usize) {
         self.items.offered(items);
         self.held.fetch_add(items, Ordering::Relaxed);
         self.gauges.held(items as i64);
+        tenancy.hold(items);
     }
 
-    /// Moves items from held to wherever `book` puts them.
-    pub fn settle(&self, items: usize, book: impl FnOnce(&ExporterItems)) {
-        book(&self.items);
+    /// Moves items from held to where they are booked.
+    pub fn settle(&self, tenancy: &Tenancy, items: usize, booking: Booking) {
+        match booking {
+            Booking::Sent => self.items.sent(items),
+            Booking::Dropped(reason) => self.items.dropped(items, reason),
+            Booking::Refused(reason) => self.items.refused(items, reason),
+        }
         self.held.fetch_sub(items, Ordering::Relaxed);
         self.gauges.held(-(items as i64));
+        tenancy.settle(items, booking);
     }
 
     /// Not delivered, and the data is good: back to who waits for it, else dropped.
-    pub fn settle_undelivered(&self, items: usize, waited_for: bool, reason: &'static str) {
-        if waited_for {
-            self.settle(items, |books| books.refused(items));
-        } else {
-            self.settle(items, |books| books.dropped(items, reason));
-        }
+    pub fn settle_undelivered(
+        &self,
+        tenancy: &Tenancy,
+        items: usize,
+        waited_for: bool,
+        reason: &'static str,
+    ) {
+        let booking = if waited_for { Booking::Refused(reason) } else { Booking::Dropped(reason) };
+        self.settle(tenancy, items, booking);
     }
 
     /// Gives up items because the agent ends: back to their sender if one waits, else lost.
-    pub fn settle_unsent(&self, items: usize, waited_for: bool) {
+    pub fn settle_unsent(&self, tenancy: &Tenancy, items: usize, waited_for: bool) {
         if !waited_for {
             self.lost.fetch_add(items as u64, Ordering::Relaxed);
         }
-        self.settle_undelivered(items, waited_for, "shutdown");
+        self.settle_undelivered(tenancy, items, waited_for, "shutdown");
     }
 
     pub fn abandon(&self, batch: Batch) {
-        self.settle_unsent(batch.items, !batch.acks.settled());
+        let tenancy = self.tenancies.of(batch.tenant.as_ref());
+        self.settle_unsent(&tenancy, batch.items, !batch.acks.settled());
         batch.acks.resolve(Verdict::retry("the agent is shutting down"));
     }
 
     /// Answers a batch for which the queue has no room.
     pub fn refuse_full(&self, batch: Batch) {
-        let items = batch.items;
-        self.settle(items, |books| books.refused(items));
-        self.log_refusal("sending queue is full", items);
-        batch.acks.resolve(Verdict::retry("sending queue is full"));
+        self.refuse(batch, "sending queue is full", "queue_full");
+    }
+
+    /// Answers a batch whose tenant has its share of the queue.
+    pub fn refuse_over_share(&self, batch: Batch) {
+        self.refuse(batch, "the tenant's share of the sending queue is full", "tenant_share");
+    }
+
+    fn refuse(&self, batch: Batch, why: &str, reason: &'static str) {
+        let tenancy = self.tenancies.of(batch.tenant.as_ref());
+        self.settle(&tenancy, batch.items, Booking::Refused(reason));
+        self.log_refusal(why, batch.tenant.as_ref(), batch.items);
+        batch.acks.resolve(Verdict::retry(why));
     }
 
     /// Answers a batch for which the queue will never have room.
     pub fn refuse_too_large(&self, batch: Batch) {
-        let items = batch.items;
-        self.settle(items, |books| books.dropped(items, "too_large"));
-        self.log_refusal("element size too large", items);
+        let tenancy = self.tenancies.of(batch.tenant.as_ref());
+        self.settle(&tenancy, batch.items, Booking::Dropped("too_large"));
+        self.log_refusal("element size too large", batch.tenant.as_ref(), batch.items);
         let reason = "the request is larger than the exporter's whole queue".to_owned();
         batch.acks.resolve(Verdict::Rejected { bad_data: false, reason });
     }
 
-    fn log_refusal(&self, reason: &str, items: usize) {
+    fn log_refusal(&self, reason: &str, tenant: Option<&Tenant>, items: usize) {
         if let Some(suppressed) = self.refusals.open() {
             tracing::error!(
                 otelcol.component.id = %self.id, otelcol.component.kind = "exporter",
-                otelcol.signal = self.signal.name(), error = reason, rejected_items = items, suppressed,
+                otelcol.signal = self.signal.name(), error = reason, tenant = tenant.map(Tenant::name),
+                rejected_items = items, suppressed,
                 "Exporting failed. Rejecting data."
             );
         }

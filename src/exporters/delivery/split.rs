@@ -8,7 +8,7 @@ use crate::pdata::{Batch, Rope, Signal};
 /// Cuts a job into pieces of at most `max`, as far as its items allow; the last piece may be small. Pieces share
 /// the memory and the acknowledgements of the whole.
 pub(super) fn cut(job: Job, max: usize, sizer: BatchSizer) -> Vec<Job> {
-    let Job { batch, cost } = job;
+    let Job { batch, mut cost } = job;
     let Batch { signal, rope, items, client, tenant, demoted, received, leases, acks } = batch;
     let parts = match sizer {
         BatchSizer::Items => split_items(signal, rope, items, max),
@@ -17,17 +17,14 @@ pub(super) fn cut(job: Job, max: usize, sizer: BatchSizer) -> Vec<Job> {
         }
     };
     let last = parts.len().saturating_sub(1);
-    let mut left = cost;
+    let mut items_left = items;
     let piece = |(i, (rope, n)): (usize, (Rope, usize))| {
-        // By items, rounded down; the last piece carries what rounding left.
-        let share = if i == last { left } else { cost * n / items.max(1) };
-        left = left.saturating_sub(share);
+        // Of what is left by items, rounded down; the last piece takes what rounding left.
+        let cost = if i == last { std::mem::take(&mut cost) } else { cost.split(n, items_left) };
+        items_left = items_left.saturating_sub(n);
         let (client, leases, acks) = (client.clone(), leases.clone(), acks.clone());
         let tenant = tenant.clone();
-        Job {
-            batch: Batch { signal, rope, items: n, client, tenant, demoted, received, leases, acks },
-            cost: share,
-        }
+        Job { batch: Batch { signal, rope, items: n, client, tenant, demoted, received, leases, acks }, cost }
     };
     let pieces = parts.into_iter().enumerate().map(piece).collect();
     // The pieces hold shares of their own.

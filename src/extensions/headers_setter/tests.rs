@@ -42,6 +42,7 @@ fn client(metadata: &[(&str, &[&str])], auth: &[(&str, &str)]) -> ClientInfo {
         metadata: metadata.iter().map(|(k, v)| ((*k).to_owned(), values(v))).collect(),
         auth: auth.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         address: None,
+        certificate: None,
     }
 }
 

@@ -304,7 +304,7 @@ impl Attrs {
     #[inline]
     pub(super) fn encoded_len(&self, src: &[u8]) -> usize {
         let mut len = src.len();
-        for entry in &self.entries {
+        for entry in self.entries.iter().filter(|e| e.state != State::Untouched) {
             len = len - (entry.to - entry.from) as usize + entry.written_len();
         }
         for patch in &self.patches {

@@ -41,14 +41,14 @@ pub use action::{Action, ActionKind, ConvertedType};
 pub(crate) use action::{Op, regex_error};
 #[allow(unused_imports, reason = "the names that rules are written with")]
 pub(crate) use rewrite::{Facts, Fate, Kind, Level, Levels, Message, Rewrite, StepCx};
-pub(crate) use value::Scalar;
+pub(crate) use value::{Scalar, text as value_text};
 
 use crate::pdata::wire::{Cursor, WireError};
 use crate::pdata::{Batch, Rope, Signal, count};
 use crate::processors::matching::Matcher;
 
 /// What one editing processor contributes to the program.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Edit {
     steps: Vec<Step>,
 }
@@ -127,6 +127,20 @@ impl Edit {
 }
 
 impl Program {
+    /// The programs that run the edits of neighbouring processors, one after another: as few as can be. An edit that
+    /// looks at what is below a message sees what the edits before it made of it, so it begins another.
+    pub fn chain(signal: Signal, edits: Vec<Edit>) -> Vec<Self> {
+        let mut walks: Vec<Vec<Step>> = Vec::new();
+        for step in edits.into_iter().flat_map(|edit| edit.steps) {
+            let looks_below = matches!(&step, Step::Rules { rules, .. } if rules.looks_below(signal));
+            match walks.last_mut() {
+                Some(walk) if !looks_below => walk.push(step),
+                _ => walks.push(vec![step]),
+            }
+        }
+        walks.into_iter().map(|steps| Program::new(signal, vec![Edit { steps }])).collect()
+    }
+
     /// Fuses the edits of neighbouring processors, first to last.
     pub fn new(signal: Signal, edits: Vec<Edit>) -> Self {
         let mut steps: Vec<Step> = edits.into_iter().flat_map(|edit| edit.steps).collect();
@@ -215,7 +229,7 @@ impl Program {
 }
 
 /// The rope's pieces, joined where a message of the top level lies across a boundary.
-fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
+pub(crate) fn whole_messages(rope: &Rope) -> SmallVec<[Bytes; 2]> {
     let mut out = SmallVec::new();
     if let [only] = rope.pieces() {
         out.push(only.clone());

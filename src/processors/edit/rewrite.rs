@@ -34,6 +34,12 @@ pub(crate) trait Rewrite: fmt::Debug + Send + Sync {
     /// Bytes inside the message that are not what they should be: it stays as it was and is counted.
     fn apply(&self, message: &mut Message<'_>, cx: &mut StepCx<'_>) -> Result<Fate, WireError>;
 
+    /// Whether what it finds at one level depends on messages further down. It begins a walk of its own then: steps
+    /// before it in the same walk would not have changed those messages yet.
+    fn looks_below(&self, _signal: Signal) -> bool {
+        false
+    }
+
     /// It has dropped so many items of a batch, directly or with what was around them. Called once a batch, if any.
     fn dropped(&self, _items: usize) {}
 
@@ -236,6 +242,14 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
+    /// Adds an attribute of a key that is not there yet, without looking: for long lists.
+    pub(crate) fn add_attribute(&mut self, key: &[u8], value: &[u8]) -> Result<(), WireError> {
+        let value = self.attrs.store(value)?;
+        let key = self.attrs.store(key)?;
+        self.attrs.push(self.src, key, value);
+        Ok(())
+    }
+
     /// Deletes every attribute of that key; tells whether there was one.
     pub(crate) fn delete_attribute(&mut self, key: &[u8]) -> bool {
         let mut from = 0;
@@ -272,6 +286,11 @@ impl<'a> Message<'a> {
     /// Deletes the attribute at a place.
     pub(crate) fn delete_attribute_at(&mut self, place: usize) {
         self.attrs.delete(place);
+    }
+
+    /// Whether any field other than the attributes is different from the original.
+    pub(crate) fn fields_changed(&self) -> bool {
+        !self.attrs.patches.is_empty()
     }
 
     /// The last value of a field other than the attributes; `None` if it is absent.

@@ -184,24 +184,10 @@ impl MatchConfig {
             ("metric_names", &self.metric_names),
         ];
         for (key, list) in lists {
-            for (i, pattern) in list.iter().enumerate() {
-                check_regex(pattern, element_pos(node, key, i), cx);
-            }
+            check_texts(list, node, key, cx);
         }
-        for (key, list) in [("attributes", &self.attributes), ("resources", &self.resources)] {
-            for (i, criterion) in list.iter().enumerate() {
-                let pos = element(node, key, i).map_or(node.pos, |n| n.pos_of("value"));
-                match &criterion.value {
-                    Any::Null | Any::List(_) | Any::Map(_) => {}
-                    Any::Str(pattern) => check_regex(pattern, pos, cx),
-                    _ => cx.error_hint(
-                        pos,
-                        "with match_type \"regexp\" a value must be a string",
-                        "quote it, or use match_type: strict",
-                    ),
-                }
-            }
-        }
+        check_attributes(&self.attributes, node, "attributes", cx);
+        check_attributes(&self.resources, node, "resources", cx);
         for (i, library) in self.libraries.iter().enumerate() {
             let at = element(node, "libraries", i);
             check_regex(&library.name, at.map_or(node.pos, |n| n.pos_of("name")), cx);
@@ -240,6 +226,10 @@ impl Config for SeverityNumber {
     fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
         match &node.value {
             NodeValue::Null => {}
+            // A number in quotes is one as well.
+            NodeValue::Str(digits) if digits.parse().is_ok_and(|n: i32| (0..=24).contains(&n)) => {
+                self.0 = digits.parse().unwrap_or_default();
+            }
             NodeValue::Str(name) => {
                 let upper = name.to_ascii_uppercase();
                 let (word, digit) = match upper.strip_suffix(['2', '3', '4']) {
@@ -273,6 +263,29 @@ impl Config for SeverityNumber {
 
     fn to_json(&self) -> serde_json::Value {
         serde_json::Value::from(self.0)
+    }
+}
+
+/// Checks the regular expressions in the list under `key`.
+pub(crate) fn check_texts(patterns: &[String], node: &Node, key: &str, cx: &mut Cx) {
+    for (i, pattern) in patterns.iter().enumerate() {
+        check_regex(pattern, element_pos(node, key, i), cx);
+    }
+}
+
+/// Checks the attributes in the list under `key`, whose values are regular expressions.
+pub(crate) fn check_attributes(criteria: &[AttributeCriterion], node: &Node, key: &str, cx: &mut Cx) {
+    for (i, criterion) in criteria.iter().enumerate() {
+        let pos = element(node, key, i).map_or(node.pos, |n| n.pos_of("value"));
+        match &criterion.value {
+            Any::Null | Any::List(_) | Any::Map(_) => {}
+            Any::Str(pattern) => check_regex(pattern, pos, cx),
+            _ => cx.error_hint(
+                pos,
+                "with match_type \"regexp\" a value must be a string",
+                "quote it, or use match_type: strict",
+            ),
+        }
     }
 }
 

@@ -12,6 +12,9 @@ use super::wire::varint_field;
 use crate::pdata::wire::put_bytes;
 use crate::prometheus::map::{Family, NAME};
 
+/// How often it is looked what is to be told, milliseconds.
+const LOOK: i64 = 1000;
+
 /// The labels of one list of numbers, as blocks.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
@@ -66,6 +69,8 @@ pub(super) struct Families {
     bytes: usize,
     /// Who has series of a name.
     owners: HashMap<String, Owner>,
+    /// When it was last looked what is to be told to a partition, if nothing new came since; milliseconds since 1970.
+    looked: HashMap<u64, i64>,
 }
 
 /// Who has series of one name.
@@ -112,6 +117,7 @@ impl Families {
             self.claim(at, &mut known, form);
         }
         self.bytes += 1200 + 17 * known.family.name.len() + known.bytes();
+        self.looked.remove(&known.partition);
         self.known.push(known);
         self.table.insert(key, at);
         at
@@ -146,8 +152,9 @@ impl Families {
 
     /// Notes that a metric, which took `before` bytes, was changed.
     pub fn changed(&mut self, at: u32, before: usize) {
-        let now = self.get(at).map_or(0, Known::bytes);
-        self.bytes = (self.bytes + now).saturating_sub(before);
+        let Some(known) = self.known.get(at as usize) else { return };
+        self.looked.remove(&known.partition);
+        self.bytes = (self.bytes + known.bytes()).saturating_sub(before);
     }
 
     /// About how many bytes there are.
@@ -160,14 +167,23 @@ impl Families {
     }
 
     /// The 1.0 metadata of a partition's families that were never told, and of those that came since they were and
-    /// were last told `every` milliseconds ago, in messages of about `max` bytes at most.
+    /// were last told `every` milliseconds ago, in messages of about `max` bytes at most. Looks at all families once
+    /// a second, or when there are new ones.
     pub fn tell(&mut self, partition: u64, now: i64, every: i64, max: usize) -> Vec<Vec<u8>> {
         let (mut messages, mut out, mut message) = (Vec::new(), Vec::new(), Vec::new());
-        let due = |known: &&mut Known| {
+        if self.looked.get(&partition).is_some_and(|at| (*at..at.saturating_add(LOOK)).contains(&now)) {
+            return messages;
+        }
+        let due = |known: &Known| {
             let rested = known.told.is_none_or(|told| !(told..told.saturating_add(every)).contains(&now));
-            known.skip.is_none() && known.seen && rested && known.partition == partition
+            known.skip.is_none() && known.seen && rested
         };
-        for known in self.known.iter_mut().filter(due) {
+        let mut any = false;
+        for known in self.known.iter_mut().filter(|known| known.partition == partition) {
+            any = true;
+            if !due(known) {
+                continue;
+            }
             (known.seen, known.told) = (false, Some(now));
             message.clear();
             varint_field(1, known.family.kind as u64, &mut message);
@@ -185,6 +201,10 @@ impl Families {
         }
         if !out.is_empty() {
             messages.push(out);
+        }
+        if any {
+            // Only who has families is remembered, so that these bound the memory.
+            self.looked.insert(partition, now);
         }
         messages
     }

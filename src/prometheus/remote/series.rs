@@ -39,7 +39,7 @@ pub(super) struct Series {
     native_histograms: Option<bool>,
     /// Whether delta temporality is converted.
     accumulates: bool,
-    /// Whether each partition has families of its own, because it is told of them.
+    /// Whether each partition has families of its own, because it is told of them: a tenant learns nothing of others.
     families_apart: bool,
     /// The cap of all caches, bytes.
     pub cap: usize,
@@ -90,7 +90,7 @@ impl Series {
             single: options.out_of_order == OutOfOrder::Drop && !options.senders_wait,
             native_histograms: options.custom_buckets.then_some(options.keep_classic),
             accumulates: options.delta.is_some(),
-            families_apart: options.metadata && !options.partition_keys.is_empty(),
+            families_apart: options.metadata,
             cap,
             block: Vec::new(),
             labels: LabelSet::default(),
@@ -170,7 +170,7 @@ impl Series {
         partition: u64,
     ) -> Result<(u32, u128), WireError> {
         let mut key = self.identity.metric(metric)?;
-        if self.families_apart {
+        if self.told_to(partition) != 0 {
             key = self.identity.mix(u128::from(partition), key);
         }
         // Odd: never the key of `target_info`.

@@ -4,4 +4,5 @@ mod bounds;
 mod differential;
 pub mod plain;
 mod rig;
+mod tenants;
 mod vectors;

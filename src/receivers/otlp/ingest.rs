@@ -15,7 +15,7 @@ use tonic::Code;
 
 use super::status::{Failure, Reason};
 use crate::net::auth::ServerAuth;
-use crate::pdata::{Batch, ClientInfo, Rope, Signal, check};
+use crate::pdata::{Batch, ClientCertificate, ClientInfo, Rope, Signal, check};
 use crate::pipeline::{Lease, Ledger, Outputs, RunContext, Verdict, ack, output, runtime::Supervisor};
 use crate::telemetry::{Counter, Metrics, ReceiverItems};
 
@@ -136,7 +136,12 @@ impl Ingest {
             return Ok(plain.clone());
         }
         let metadata = if self.include_metadata { metadata(headers, authority) } else { Vec::new() };
-        Ok(Arc::new(ClientInfo { metadata, auth, address: plain.address }))
+        Ok(Arc::new(ClientInfo {
+            metadata,
+            auth,
+            certificate: plain.certificate.clone(),
+            address: plain.address,
+        }))
     }
 
     /// Hands one request's protobuf to the pipelines; `None` if it holds nothing. `lease` is the memory it holds.
@@ -225,8 +230,8 @@ pub fn with_params(params: &[String], headers: &HeaderMap, query: Option<&str>) 
 }
 
 /// What is known of every request of a connection.
-pub fn plain_client(address: Option<SocketAddr>) -> Arc<ClientInfo> {
-    Arc::new(ClientInfo { address, ..ClientInfo::default() })
+pub fn plain_client(address: Option<SocketAddr>, certificate: Option<ClientCertificate>) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo { address, certificate: certificate.map(Arc::new), ..ClientInfo::default() })
 }
 
 /// The answer for a signal that no pipeline takes.

@@ -18,6 +18,7 @@
 
 mod coder;
 mod engine;
+mod lines;
 mod output;
 mod ticket;
 mod worker;
@@ -28,7 +29,7 @@ pub use engine::ShardedDelivery;
 pub use output::{Closed, Output, Report};
 
 use super::{QueueConfig, RetryConfig};
-use crate::pdata::{Batch, ClientInfo};
+use crate::pdata::{Batch, ClientInfo, Tenant};
 
 /// A request of one shard.
 pub trait ShardBody: Send + Sync + Sized + 'static {
@@ -44,6 +45,11 @@ pub trait ShardBody: Send + Sync + Sized + 'static {
 
     /// Bytes it occupies, for the backlog.
     fn size(&self) -> usize;
+
+    /// Whose it is, where the encoder knows better than the batch it is from.
+    fn tenant(&self) -> Option<&Tenant> {
+        None
+    }
 }
 
 /// Turns batches into the requests of shards. Serial and stateful: it runs on one task at a time and never blocks.
@@ -67,7 +73,12 @@ pub trait ShardEncoder: Send + 'static {
     /// Bytes in the open request of a shard.
     fn open_size(&self, shard: usize) -> usize;
 
-    /// Which batches may share a request: two with different values never do.
+    /// Whose the open request of a shard is, as [`ShardBody::tenant`] will say.
+    fn open_tenant(&self, _shard: usize) -> Option<&Tenant> {
+        None
+    }
+
+    /// Which batches of one tenant may share a request: two with different values never do, nor do two tenants.
     fn partition(&self, _client: &ClientInfo) -> u64 {
         0
     }

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 
-use crate::exporters::delivery::queue::Job;
+use crate::exporters::delivery::queue::{Cost, Job};
+use crate::exporters::delivery::tenancy::Tenancy;
 use crate::pdata::Batch;
 use crate::pipeline::{Acks, Lease, Verdict};
 
@@ -19,6 +20,7 @@ pub(super) struct Share {
 
 /// What is owed for one batch until its last item is booked.
 pub(super) struct Ticket {
+    pub tenancy: Arc<Tenancy>,
     /// Whether somebody waits for the outcome, so that what is not delivered can be given back.
     pub waited_for: bool,
     /// `None` once it is paid.
@@ -33,7 +35,7 @@ struct Owed {
 
 /// What falls due with the last item.
 pub(super) struct Due {
-    cost: usize,
+    cost: Cost,
     verdict: Verdict,
     leases: SmallVec<[Arc<Lease>; 1]>,
     acks: Acks,
@@ -41,16 +43,16 @@ pub(super) struct Due {
 
 impl Ticket {
     /// Takes over what is owed for a job; the batch keeps its telemetry.
-    pub fn new(job: &mut Job) -> Arc<Self> {
+    pub fn new(job: &mut Job, tenancy: Arc<Tenancy>) -> Arc<Self> {
         let Job { batch: Batch { acks, leases, items, .. }, cost } = job;
         let due = Due {
-            cost: *cost,
+            cost: std::mem::take(cost),
             verdict: Verdict::Accepted,
             leases: std::mem::take(leases),
             acks: std::mem::take(acks),
         };
         let waited_for = !due.acks.settled();
-        Arc::new(Ticket { waited_for, owed: Mutex::new(Some(Owed { left: *items, due })) })
+        Arc::new(Ticket { tenancy, waited_for, owed: Mutex::new(Some(Owed { left: *items, due })) })
     }
 
     /// Takes up to `items` out of the books: how many there were, and what falls due if they were the last.
@@ -70,7 +72,7 @@ impl Ticket {
 
 impl Due {
     /// Returns the memory, then tells who waits; the room in the queue is for the caller to return.
-    pub fn pay(self) -> usize {
+    pub fn pay(self) -> Cost {
         drop(self.leases);
         self.acks.resolve(self.verdict);
         self.cost
