@@ -160,7 +160,8 @@ impl Compiler {
             Some(context) => context,
             None => infer(signal, nodes)?,
         };
-        Ok(Compiler { context: inferred, signal, explicit: context.is_some(), captures: Vec::new(), looks_below: false })
+        let explicit = context.is_some();
+        Ok(Compiler { context: inferred, signal, explicit, captures: Vec::new(), looks_below: false })
     }
 
     /// For a context that was inferred from other texts too.
