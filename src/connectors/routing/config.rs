@@ -114,6 +114,7 @@ pub(super) struct Mistake {
     hint: Option<String>,
 }
 
+#[allow(clippy::derivable_impls, reason = "the macro derives no default")]
 impl Default for RouteContext {
     fn default() -> Self {
         RouteContext::Resource
@@ -196,7 +197,12 @@ impl RouteConfig {
         let parsed = match context.map(RouteContext::of_language) {
             // What says of what it is about is about that, and everything else about resources.
             None => parse(None).or_else(|first| {
-                parse(Some(Context::Resource)).map_err(|e| if e.offset > first.offset { e } else { first })
+                parse(Some(Context::Resource)).map_err(|second| {
+                    let near = second.hint.as_ref().is_some_and(|hint| hint.starts_with("did you mean"));
+                    let second_says_more =
+                        second.offset > first.offset || (near && second.offset == first.offset);
+                    if second_says_more { second } else { first }
+                })
             }),
             Some(None) => parse(None).and_then(|group| match group.context() {
                 Context::Resource => Ok(group),
