@@ -28,9 +28,11 @@ use crate::processors::attributes::{self, AttributesProcessorConfig};
 use crate::processors::batch::{self, BatchConfig};
 use crate::processors::filter::{self, FilterConfig};
 use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
+use crate::processors::probabilistic_sampler::{self, ProbabilisticSamplerConfig};
 use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::processors::tenant::{self, TenantConfig};
+use crate::processors::transform::{self, TransformConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -269,6 +271,9 @@ pub static COMPONENTS: &[Component] = &[
     row!(Processor, "memory_limiter", aliases [], Beta, &Signal::ALL,
         "Refuses telemetry before memory runs out; senders are told to try again.",
         MemoryLimiterConfig, memory_limiter::build),
+    row!(Processor, "probabilistic_sampler", aliases [], Beta, &[Signal::Traces, Signal::Logs],
+        "Keeps a part of all traces or log records, and says of each what it stands for.",
+        ProbabilisticSamplerConfig, probabilistic_sampler::build),
     row!(Processor, "relabel", aliases [], Beta, &Signal::ALL,
         "Changes, drops and picks telemetry by Prometheus' relabelling rules.",
         RelabelProcessorConfig, relabel::build),
@@ -276,6 +281,8 @@ pub static COMPONENTS: &[Component] = &[
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
     row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
         "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
+    row!(Processor, "transform", aliases [], Beta, &Signal::ALL,
+        "Changes telemetry with statements of the transformation language (OTTL).", TransformConfig, transform::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
         "Writes what it gets to the agent's log, the console or files, for people to read.",
         DebugConfig, debug::build),

@@ -285,7 +285,8 @@ async fn http_bodies_in_every_form() {
 
 #[tokio::test]
 async fn each_request_names_its_tenant() {
-    for (header, type_name) in [("X-Scope-OrgID", "otlp_grpc"), ("THANOS-TENANT", "otlp_http"), ("", "otlp_http")]
+    for (header, type_name) in
+        [("X-Scope-OrgID", "otlp_grpc"), ("THANOS-TENANT", "otlp_http"), ("", "otlp_http")]
     {
         let backend = Backend::start(vec![], Reply::Ok).await;
         let (mut over_grpc, mut over_http) = (grpc(&backend), http(&backend));

@@ -29,6 +29,7 @@ pub struct Condition {
     pub(super) text: Box<str>,
     pub(super) test: Test,
     pub(super) captures: Box<[Origin]>,
+    pub(super) looks_below: bool,
 }
 
 /// A change of messages of one context, compiled.
@@ -39,6 +40,7 @@ pub struct Statement {
     pub(super) editor: Editor,
     pub(super) filter: Option<Test>,
     pub(super) captures: Box<[Origin]>,
+    pub(super) looks_below: bool,
 }
 
 /// Where a value comes from that is captured before it is asked for.
@@ -56,6 +58,8 @@ pub(super) struct Compiler {
     /// Whether paths may leave their context out.
     explicit: bool,
     captures: Vec<Origin>,
+    /// Whether anything asks about messages below the one at hand.
+    looks_below: bool,
 }
 
 /// What a path means.
@@ -92,6 +96,7 @@ impl Condition {
             text: text.into(),
             test,
             captures: compiler.captures.into(),
+            looks_below: compiler.looks_below,
         })
     }
 
@@ -131,6 +136,7 @@ impl Statement {
             editor,
             filter,
             captures: compiler.captures.into(),
+            looks_below: compiler.looks_below,
         })
     }
 
@@ -154,12 +160,12 @@ impl Compiler {
             Some(context) => context,
             None => infer(signal, nodes)?,
         };
-        Ok(Compiler { context: inferred, signal, explicit: context.is_some(), captures: Vec::new() })
+        Ok(Compiler { context: inferred, signal, explicit: context.is_some(), captures: Vec::new(), looks_below: false })
     }
 
     /// For a context that was inferred from other texts too.
     fn inferred(context: Context, signal: Signal) -> Self {
-        Compiler { context, signal, explicit: false, captures: Vec::new() }
+        Compiler { context, signal, explicit: false, captures: Vec::new(), looks_below: false }
     }
 
     /// An expression that is true or false.
@@ -382,6 +388,7 @@ impl Compiler {
             Func::HasAttr | Func::HasAttrKey if self.context != Context::Metric => {
                 return Err(ParseError::new(at, format!("{} is for the context metric", sig.name)));
             }
+            Func::HasAttr | Func::HasAttrKey => self.looks_below = true,
             _ => {}
         }
         let bound = bind(sig.name, sig.params, &call.args, at)?;

@@ -34,6 +34,28 @@ mod paths;
 mod rules;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
+/// What there is, for the test that the documentation lists it.
+#[cfg(test)]
+pub(crate) mod names {
+    use super::Context;
+
+    /// The paths of a context, each with whether it can be set.
+    pub(crate) fn paths(context: Context) -> Vec<(&'static str, bool)> {
+        super::paths::table(context).iter().map(|info| (info.name, info.writable)).collect()
+    }
+
+    pub(crate) fn editors() -> Vec<&'static str> {
+        super::editors::EDITORS.iter().map(|(name, _)| *name).collect()
+    }
+
+    pub(crate) fn functions() -> Vec<&'static str> {
+        super::functions::CONVERTERS.iter().map(|sig| sig.name).collect()
+    }
+}
+
 use std::fmt;
 
 use crate::pdata::Signal;

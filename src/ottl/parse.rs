@@ -91,6 +91,11 @@ impl Parser {
         if self.sign(sign) { Ok(()) } else { Err(self.expected(&format!("{sign:?}"))) }
     }
 
+    /// A comma, where the bracket that closes could stand as well.
+    fn comma(&mut self, close: &str) -> Result<(), ParseError> {
+        if self.sign(",") { Ok(()) } else { Err(self.expected(&format!("\",\" or {close:?}"))) }
+    }
+
     fn expected(&self, what: &str) -> ParseError {
         let found = match self.peek() {
             TokenKind::Word(word) => format!("\"{word}\""),
@@ -333,7 +338,7 @@ impl Parser {
         let mut items = Vec::new();
         while !self.sign("]") {
             if !items.is_empty() {
-                self.expect(",")?;
+                self.comma("]")?;
             }
             items.push(self.nested(Self::or)?);
         }
@@ -345,7 +350,7 @@ impl Parser {
         let mut entries = Vec::new();
         while !self.sign("}") {
             if !entries.is_empty() {
-                self.expect(",")?;
+                self.comma("}")?;
             }
             let TokenKind::Str(key) = self.peek().clone() else {
                 return Err(self.expected("a key in double quotes"));
@@ -362,7 +367,7 @@ impl Parser {
         let mut args: Vec<Argument> = Vec::new();
         while !self.sign(")") {
             if !args.is_empty() {
-                self.expect(",")?;
+                self.comma(")")?;
             }
             let at = self.at();
             let name = match (self.peek().clone(), self.peek_second()) {

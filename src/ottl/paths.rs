@@ -236,6 +236,8 @@ impl Path {
             (Field::TraceState, [Key::Str(key)], Val::Str(state)) => {
                 Ok(trace_state(state, key).map_or(Val::Nil, Val::Str))
             }
+            // A list that points of this type do not have.
+            (field, _, Val::Nil) if field != Field::Body => Ok(Val::Nil),
             (_, keys, value) => value.index(keys, arena),
         }
     }

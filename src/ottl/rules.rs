@@ -68,6 +68,8 @@ pub struct Rules {
     units: Vec<Unit>,
     captures: Vec<Origin>,
     levels: Levels,
+    /// Whether any of them depends on messages below the one it is shown.
+    looks_below: bool,
     kind: What,
     complaints: Complaints,
 }
@@ -178,6 +180,12 @@ impl StatementGroup {
         Ok(StatementGroup { context, conditions, statements, error_mode })
     }
 
+    /// Whether it depends on messages below those it runs on: it begins a walk of its own, so that it sees what groups
+    /// before it made of them.
+    pub fn looks_below(&self) -> bool {
+        self.conditions.iter().any(|c| c.looks_below) || self.statements.iter().any(|s| s.looks_below)
+    }
+
     /// The context it was given, or that was inferred.
     pub fn context(&self) -> Context {
         self.context
@@ -244,6 +252,7 @@ impl Rules {
             units: Vec::new(),
             captures: Vec::new(),
             levels: Levels::NONE,
+            looks_below: false,
             kind,
             complaints: Complaints {
                 start: Instant::now(),
@@ -260,6 +269,8 @@ impl Rules {
         conditions: Vec<Condition>,
         statements: Vec<Statement>,
     ) {
+        self.looks_below |=
+            conditions.iter().any(|c| c.looks_below) || statements.iter().any(|s| s.looks_below);
         let begin = self.captures.len();
         let mut capture = |own: Box<[Origin]>| {
             let from = self.captures.len();
@@ -390,6 +401,10 @@ impl Rewrite for Rules {
 
     fn drops(&self) -> bool {
         matches!(self.kind, What::Filter { .. })
+    }
+
+    fn looks_below(&self, _signal: Signal) -> bool {
+        self.looks_below
     }
 
     fn scratch(&self, facts: &Facts<'_>) -> Box<dyn Any> {

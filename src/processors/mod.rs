@@ -4,11 +4,15 @@ pub mod attributes;
 pub mod batch;
 pub mod edit;
 pub mod filter;
+#[cfg(test)]
+mod fusion;
 pub mod matching;
 pub mod memory_limiter;
+pub mod probabilistic_sampler;
 pub mod relabel;
 pub mod resource;
 pub mod tenant;
 pub mod statements;
+pub mod transform;
 #[cfg(test)]
 pub(crate) mod testing;

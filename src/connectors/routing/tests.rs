@@ -61,19 +61,26 @@ struct Rig {
 }
 
 impl Rig {
-    /// The connector that these keys describe; `@` in them is the signal.
+    /// The connector that these keys describe; `@` in them is the signal, `%` what its items
+    /// are called in conditions.
     fn new(signal: Signal, keys: &str) -> Rig {
         Rig::try_new(signal, keys).unwrap()
     }
 
     fn try_new(signal: Signal, keys: &str) -> Result<Rig, String> {
+        let item = match signal {
+            Signal::Traces => "span",
+            Signal::Metrics => "datapoint",
+            Signal::Logs => "log",
+        };
         let text = format!(
             "receivers: {{otlp: {{protocols: {{grpc: }}}}}}\nexporters: {{nop: }}\nconnectors: {{routing: {{{}}}}}\nservice:\n  \
              pipelines:\n    @: {{receivers: [otlp], exporters: [routing]}}\n{}",
             keys,
             PIPELINES.map(|p| format!("    @/{p}: {{receivers: [routing], exporters: [nop]}}\n")).concat()
         )
-        .replace('@', signal.name());
+        .replace('@', signal.name())
+        .replace('%', item);
         let loaded = load(&[Source::Bytes("c.yaml".to_owned(), text.into_bytes())], LoadOptions::default());
         let Some(plan) = loaded.plan else { panic!("{:#?}", loaded.diags) };
         let config = &plan.component(Kind::Connector, "routing").unwrap().config;
@@ -162,8 +169,7 @@ fn encode(signal: Signal, tree: &Tree) -> Vec<u8> {
         number += 1;
         number
     };
-    let resource =
-        |env| Some(Resource { attributes: attribute("env", text(env)), ..Default::default() });
+    let resource = |env| Some(Resource { attributes: attribute("env", text(env)), ..Default::default() });
     let scope = |level: Option<i64>| {
         let attributes = attribute("level", level.map(Value::IntValue));
         Some(InstrumentationScope { attributes, ..Default::default() })
@@ -182,7 +188,11 @@ fn encode(signal: Signal, tree: &Tree) -> Vec<u8> {
                     let log_records = kinds.iter().map(record).collect();
                     scope_logs.push(ScopeLogs { scope: scope(*level), log_records, ..Default::default() });
                 }
-                resource_logs.push(ResourceLogs { resource: resource(*env), scope_logs, ..Default::default() });
+                resource_logs.push(ResourceLogs {
+                    resource: resource(*env),
+                    scope_logs,
+                    ..Default::default()
+                });
             }
             ExportLogsServiceRequest { resource_logs }.encode_to_vec()
         }
@@ -199,7 +209,11 @@ fn encode(signal: Signal, tree: &Tree) -> Vec<u8> {
                     let spans = kinds.iter().map(span).collect();
                     scope_spans.push(ScopeSpans { scope: scope(*level), spans, ..Default::default() });
                 }
-                resource_spans.push(ResourceSpans { resource: resource(*env), scope_spans, ..Default::default() });
+                resource_spans.push(ResourceSpans {
+                    resource: resource(*env),
+                    scope_spans,
+                    ..Default::default()
+                });
             }
             ExportTraceServiceRequest { resource_spans }.encode_to_vec()
         }
@@ -292,7 +306,9 @@ fn sent(signal: Signal, keys: &str) -> Rig {
     let rig = Rig::new(signal, keys);
     let all = items(&tree()).len();
     let (share, mut verdict) = ack();
-    rig.connector.consumer.consume(Batch { acks: share.into(), ..batch(signal, encode(signal, &tree()), all) });
+    rig.connector
+        .consumer
+        .consume(Batch { acks: share.into(), ..batch(signal, encode(signal, &tree()), all) });
     assert_eq!(verdict.try_recv(), Ok(Verdict::Accepted), "{keys}");
     assert_eq!(rig.gap(), 0);
     rig
@@ -373,6 +389,81 @@ fn by_attribute() {
 }
 
 #[test]
+fn by_condition() {
+    let got = |pairs: &[(&'static str, &[u64])]| -> BTreeMap<&'static str, Vec<u64>> {
+        pairs.iter().map(|(id, numbers)| (*id, numbers.to_vec())).collect()
+    };
+    for (route, expected) in [
+        // About resources unless it says otherwise.
+        (
+            "condition: 'attributes[\"env\"] == \"prod\"'",
+            got(&[("a", &[1, 2, 3]), ("rest", &[4, 5, 6, 7, 8])]),
+        ),
+        (
+            "condition: 'resource.attributes[\"env\"] != nil'",
+            got(&[("a", &[1, 2, 3, 4, 5, 6]), ("rest", &[7, 8])]),
+        ),
+        (
+            "statement: 'route() where attributes[\"env\"] == \"prod\" or attributes[\"env\"] == nil'",
+            got(&[("a", &[1, 2, 3, 7, 8]), ("rest", &[4, 5, 6])]),
+        ),
+        ("condition: 'true'", got(&[("a", &[1, 2, 3, 4, 5, 6, 7, 8])])),
+        ("condition: 'false'", got(&[("rest", &[1, 2, 3, 4, 5, 6, 7, 8])])),
+        // About items, with what is above them.
+        (
+            "condition: 'IsMatch(%.attributes[\"kind\"], \"y\") and resource.attributes[\"env\"] != \"test\"'",
+            got(&[("a", &[2, 7]), ("rest", &[1, 3, 4, 5, 6, 8])]),
+        ),
+        (
+            "context: %, statement: 'route() where attributes[\"kind\"] == nil'",
+            got(&[("a", &[3, 6]), ("rest", &[1, 2, 4, 5, 7, 8])]),
+        ),
+        // What fails is not taken: kind is missing, and no number can be made of the others.
+        (
+            "context: %, condition: 'Int(attributes[\"kind\"]) == 1 or scope.attributes[\"level\"] == 7'",
+            got(&[("a", &[8]), ("rest", &[1, 2, 3, 4, 5, 6, 7])]),
+        ),
+        (
+            "context: otelcol, condition: 'otelcol.client.metadata[\"x\"] == nil'",
+            got(&[("a", &[1, 2, 3, 4, 5, 6, 7, 8])]),
+        ),
+    ] {
+        for signal in Signal::ALL {
+            let rig =
+                sent(signal, &format!("table: [{{{route}, pipelines: [@/a]}}], default_pipelines: [@/rest]"));
+            assert_eq!(rig.got(), expected, "{} {route}", signal.name());
+        }
+    }
+    // Metrics with all their points.
+    let route = "context: metric, condition: 'name == \"m\"'";
+    let rig = sent(Signal::Metrics, &format!("table: [{{{route}, pipelines: [@/a]}}]"));
+    assert_eq!(rig.got().keys().copied().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn a_condition_that_fails_refuses_the_request_if_it_is_told_to() {
+    let keys = "error_mode: propagate, table: [{statement: 'route()', action: copy, pipelines: [logs/b]}, {context: log, \
+                condition: 'Substring(attributes[\"kind\"], 5, 9) == \"a\"', pipelines: [logs/a]}], \
+                default_pipelines: [logs/rest]";
+    let rig = Rig::new(Signal::Logs, keys);
+    let (share, mut verdict) = ack();
+    rig.connector
+        .consumer
+        .consume(Batch { acks: share.into(), ..batch(Signal::Logs, encode(Signal::Logs, &tree()), 8) });
+    let told = verdict.try_recv();
+    assert!(
+        matches!(&told, Ok(Verdict::Rejected { bad_data: true, reason }) if reason.contains("Substring")),
+        "{told:?}"
+    );
+    assert_eq!(
+        rig.got().keys().copied().collect::<Vec<_>>(),
+        ["b"],
+        "what was copied before is not taken back"
+    );
+    assert_eq!((rig.count("tidegate_connector_refused_items"), rig.gap()), (8, 0));
+}
+
+#[test]
 fn whole_requests_are_handed_on_as_they_are() {
     let keys = "table: [{tenant: team-a, pipelines: [logs/a]}, {tenant: [team-b, team-c], action: copy, pipelines: \
                 [logs/b]}, {context: request, condition: 'request[\"x-to\"] == \"c\"', pipelines: [logs/c]}], \
@@ -418,7 +509,10 @@ fn parts_share_the_acknowledgement() {
         assert!(!rig.connector.consumer.holds_acks());
         if let Some(full) = full {
             rig.pipelines[full].full.store(true, Ordering::Relaxed);
-            assert!(rig.connector.consumer.holds_acks(), "while one pipeline may refuse, whoever buffers has to wait");
+            assert!(
+                rig.connector.consumer.holds_acks(),
+                "while one pipeline may refuse, whoever buffers has to wait"
+            );
         }
         let (share, mut verdict) = ack();
         let batch = batch(Signal::Traces, encode(Signal::Traces, &tree()), 8);
@@ -455,7 +549,9 @@ fn what_cannot_be_taken_apart_stays_whole() {
         let rig = Rig::new(Signal::Logs, &keys);
         let (share, mut told) = ack();
         let request = malformed();
-        rig.connector.consumer.consume(Batch { acks: share.into(), ..batch(Signal::Logs, request.clone(), 2) });
+        rig.connector
+            .consumer
+            .consume(Batch { acks: share.into(), ..batch(Signal::Logs, request.clone(), 2) });
         match told.try_recv().unwrap() {
             Verdict::Rejected { bad_data, reason } => {
                 let plain = Verdict::Rejected { bad_data, reason: String::new() };
@@ -522,6 +618,14 @@ fn arb_route() -> impl Strategy<Value = ModelRoute> {
         ("attribute: scope.level, regex: '[12]'", |i| matches!(i.level, Some(1 | 2))),
         ("attribute: kind, value: x", |i| i.kind == Some("x")),
         ("attribute: kind, regex: y", |i| matches!(i.kind, Some("y" | "xy"))),
+        ("condition: 'attributes[\"env\"] == \"prod\" or attributes[\"env\"] == \"dev\"'", |i| {
+            matches!(i.env, Some("prod" | "dev"))
+        }),
+        ("condition: 'scope.attributes[\"level\"] >= 2'", |i| i.level.is_some_and(|l| l >= 2)),
+        ("context: %, condition: 'attributes[\"kind\"] == nil'", |i| i.kind.is_none()),
+        ("condition: '%.attributes[\"kind\"] == \"x\" and scope.attributes[\"level\"] == 1'", |i| {
+            i.kind == Some("x") && i.level == Some(1)
+        }),
         ("tenant: none", |_| false),
         ("statement: 'route()'", |_| true),
     ];

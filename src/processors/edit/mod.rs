@@ -48,7 +48,7 @@ use crate::pdata::{Batch, Rope, Signal, count};
 use crate::processors::matching::Matcher;
 
 /// What one editing processor contributes to the program.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Edit {
     steps: Vec<Step>,
 }

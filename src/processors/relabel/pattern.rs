@@ -219,15 +219,6 @@ impl Template {
         Template(parts)
     }
 
-    /// The text, if it is the same whatever the groups.
-    pub(super) fn fixed(&self) -> Option<&[u8]> {
-        match self.0.as_slice() {
-            [] => Some(b""),
-            [Part::Text(text)] => Some(text),
-            _ => None,
-        }
-    }
-
     /// Appends the text for some groups.
     pub(super) fn expand(&self, groups: &Groups<'_>, out: &mut Vec<u8>) {
         for part in &self.0 {

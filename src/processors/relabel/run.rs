@@ -4,7 +4,7 @@ use md5::{Digest as _, Md5};
 
 use super::label;
 use super::pattern::{Buffers, Template};
-use super::rules::{Act, Make, Op, Read, Rules, Step, Target};
+use super::rules::{self, Act, Make, Op, Read, Rules, Step, Target};
 use super::trace::{Effect, Trace, shown};
 use crate::pdata::Tenant;
 use crate::pdata::common::AnyValue;
@@ -152,7 +152,7 @@ impl Step {
                 let matched = self.pattern.is_match(source, buffers);
                 if T::ON {
                     let source = shown(source);
-                    trace.note(self.index, if matched == *keep { Effect::Kept { source, matched } } else { Effect::Dropped { source, matched } });
+                    trace.note(self.index, if matched == *keep { Effect::Kept { source, matched } } else { Effect::Dropped { what: rules::name_of(message.level()), source, matched } });
                 }
                 return Ok(matched == *keep);
             }
@@ -162,7 +162,7 @@ impl Step {
                 let equal = source == to;
                 if T::ON {
                     let (source, to) = (shown(source), shown(to));
-                    trace.note(self.index, if equal == *keep { Effect::KeptBeside { source, to } } else { Effect::DroppedBeside { source, to } });
+                    trace.note(self.index, if equal == *keep { Effect::KeptBeside { source, to } } else { Effect::DroppedBeside { what: rules::name_of(message.level()), source, to } });
                 }
                 return Ok(equal == *keep);
             }

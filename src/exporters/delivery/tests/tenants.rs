@@ -338,6 +338,45 @@ async fn without_a_queue_tenants_are_told_their_own_outcome() {
     assert_eq!((rig.books_of(&a), rig.books_of(&b)), ([3, 0, 1, 0], [1, 0, 1, 0]));
 }
 
+/// On threads and in real time, with everything that can happen to requests at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_agree_on_places_and_books() {
+    let short = Duration::from_millis(2);
+    let again = Step::Now(Outcome::Retry { after: Some(short), reason: "slow down".into() });
+    let script = |i: usize| {
+        let step = |n: usize| match (n * 7 + i * 13) % 6 {
+            0 => retry(),
+            1 => again.clone(),
+            2 | 3 => Step::Later(short / 4),
+            4 if i % 3 == 0 => Step::Panic,
+            _ => ok(),
+        };
+        (0..150).map(step).collect::<Vec<_>>()
+    };
+    let known = tenants(12);
+    let retry = RetryConfig { initial_interval: short, max_interval: short * 2, ..steady() };
+    let queue = QueueConfig { num_consumers: 4, queue_size: 100_000, ..queue() };
+    let scripts = known.iter().enumerate().map(|(i, tenant)| (tenant.name(), script(i)));
+    let rig = Rig::start_with(config(queue, retry), 1 << 30, vec![], scripts).await;
+    for n in 0..100 {
+        for (i, tenant) in known.iter().enumerate() {
+            let id = (n * 100 + i as u64) * 10;
+            rig.offer_of(tenant, id..id + 10);
+        }
+        rig.offer(1_000_000 + n..1_000_001 + n);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.drain(secs(60)).await.kept, 0);
+    let [sent, failed, refused] = rig.books();
+    assert_eq!((sent + failed, refused), (12_100, 0));
+    assert_eq!(failed, rig.panicked() as u64 * 10, "only what panicked is lost");
+    assert!(rig.most_at_once() <= 4);
+    for tenant in &known {
+        let [sent, failed, refused, queued] = rig.books_of(tenant);
+        assert_eq!((sent + failed, refused, queued), (1000, 0, 0));
+    }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => Just(ok()),
