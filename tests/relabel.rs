@@ -64,7 +64,12 @@ fn stdin_is_read_without_a_file() {
         let output = explain(args, labels);
         assert_eq!(output.status.code(), Some(0));
         let said = text(&output.stdout);
-        assert!(said.starts_with("log record 1 of 1, processors.relabel\n  before\n    a = \"1.5\"\n    b = \"true\"\n  rule 1"), "{said}");
+        assert!(
+            said.starts_with(
+                "log record 1 of 1, processors.relabel\n  before\n    a = \"1.5\"\n    b = \"true\"\n  rule 1"
+            ),
+            "{said}"
+        );
     }
 }
 
@@ -78,18 +83,30 @@ fn what_cannot_be_read_is_said_with_its_place() {
         ("\n{\"labels\": 7}", "stdin: line 2: labels: expected an object"),
         (r#"{"labels": {"a": [1]}}"#, "stdin: line 1: labels.a: expected a string, a number or a boolean"),
         (r#"{"labels": {"__name__": 1}}"#, "stdin: line 1: labels.__name__: expected a string"),
-        (r#"{"labels": {"__tmp": "x"}}"#, "stdin: line 1: labels.__tmp: only rules set labels that begin with \"__tmp\""),
-        (r#"{"labels": {"__kind__": "x"}}"#, "stdin: line 1: labels.__kind__: a metric's type is one of gauge"),
+        (
+            r#"{"labels": {"__tmp": "x"}}"#,
+            "stdin: line 1: labels.__tmp: only rules set labels that begin with \"__tmp\"",
+        ),
+        (
+            r#"{"labels": {"__kind__": "x"}}"#,
+            "stdin: line 1: labels.__kind__: a metric's type is one of gauge",
+        ),
         (
             r#"{"labels": {"__kind__": "sum"}, "signal": "traces"}"#,
             "stdin: line 1: labels.__kind__: a span's kind is one of internal",
         ),
-        (r#"{"labels": {"__kind__": "x", "__severity__": "y"}}"#, "stdin: line 1: labels.__kind__: a log record has none"),
+        (
+            r#"{"labels": {"__kind__": "x", "__severity__": "y"}}"#,
+            "stdin: line 1: labels.__kind__: a log record has none",
+        ),
         (
             r#"{"labels": {"__kind__": "server", "__severity__": "y"}}"#,
             "stdin: line 1: labels.__severity__: only log records have one",
         ),
-        (r#"{"labels": {}, "signal": "profiles"}"#, "stdin: line 1: signal: expected \"traces\", \"metrics\" or \"logs\""),
+        (
+            r#"{"labels": {}, "signal": "profiles"}"#,
+            "stdin: line 1: signal: expected \"traces\", \"metrics\" or \"logs\"",
+        ),
     ];
     for (input, why) in bad {
         let output = explain(&["--config", RULES], input);
@@ -129,5 +146,8 @@ fn the_rules_must_be_clear() {
     let args = ["--config", TWO, "--set", set, "--rules", "relabel/other"];
     let output = explain(&args, r#"{"labels": {"__name__": "up"}}"#);
     assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("processors::relabel/other: rule 1, for metrics: \"__name__\": a metric's name"));
+    assert!(
+        text(&output.stderr)
+            .contains("processors::relabel/other: rule 1, for metrics: \"__name__\": a metric's name")
+    );
 }

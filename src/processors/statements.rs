@@ -2,7 +2,9 @@
 
 use crate::config;
 use crate::config::types::Unsupported;
-use crate::config::{Config, ConfigStruct, Cx, Node, Pos, Schema, SchemaKind, Severity, Value, nearest, text_of};
+use crate::config::{
+    Config, ConfigStruct, Cx, Node, Pos, Schema, SchemaKind, Severity, Value, nearest, text_of,
+};
 use crate::ottl::{self, Context, ErrorMode, ParseError, Part};
 use crate::pdata::Signal;
 
