@@ -3,7 +3,12 @@
 //! After a change that is meant, `UPDATE_EXPECTED=1 cargo test --test relabel` writes the expectations anew; read the
 //! difference before you commit it.
 
-#![allow(clippy::unwrap_used, reason = "a test: a surprise must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: a surprise must fail"
+)]
 
 use std::io::Write as _;
 use std::path::Path;
@@ -150,4 +155,47 @@ fn the_rules_must_be_clear() {
         text(&output.stderr)
             .contains("processors::relabel/other: rule 1, for metrics: \"__name__\": a metric's name")
     );
+}
+
+/// Blocks of the page in a language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    page.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn recipes_do_what_they_say() {
+    let page = std::fs::read_to_string("docs/relabel.md").unwrap();
+    let (_, recipes) = page.split_once("## Recipes").unwrap();
+    let rules = blocks(recipes, "yaml");
+    let items = blocks(recipes, "json");
+    assert_eq!((rules.len(), items.len()), (9, 9));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("recipe.yaml");
+    for (rules, items) in rules.into_iter().zip(items) {
+        let rules: String = rules.lines().map(|line| format!("      {line}\n")).collect();
+        let base = std::fs::read_to_string(TWO).unwrap();
+        let (head, rest) = base.split_once("  relabel:\n").unwrap();
+        let (_, tail) = rest.split_once("  relabel/other:").unwrap();
+        std::fs::write(&file, format!("{head}  relabel:\n    rules:\n{rules}  relabel/other:{tail}"))
+            .unwrap();
+        let [before, after] = items.trim().lines().collect::<Vec<_>>()[..] else { panic!("{items}") };
+        let labels = format!("{{\"labels\": {before}}}");
+        let args = ["--config", file.to_str().unwrap(), "--rules", "processors.relabel", "--output", "json"];
+        let output = explain(&args, &labels);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{rules}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told[0]["after"], serde_json::from_str::<serde_json::Value>(after).unwrap(), "{rules}");
+    }
+}
+
+#[test]
+fn the_page_shows_what_is_printed() {
+    let page = std::fs::read_to_string("docs/relabel.md").unwrap();
+    let shown = blocks(&page, "text")[0];
+    let (command, answer) = shown.split_once("pipelines/relabel.yaml\n").unwrap();
+    let labels = command.split('\'').nth(1).unwrap();
+    let output = explain(&["--config", "pipelines/relabel.yaml"], labels);
+    let (shown, _) = answer.split_once("  …").unwrap();
+    assert!(text(&output.stdout).starts_with(shown), "{}", text(&output.stdout));
 }

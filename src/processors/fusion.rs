@@ -115,7 +115,7 @@ fn arb_wire<R: Message>(signal: Signal, typed: impl Strategy<Value = R>) -> impl
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn traces(bytes in arb_wire(Signal::Traces, arb_traces()), chain in arb_chain(TRACES)) {

@@ -87,3 +87,12 @@ fn mistakes_are_found_where_they_stand() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn statements_are_looked_at_when_their_conditions_are_wrong() {
+    let text = "transform:\n  trace_statements:\n  - context: span\n    conditions: [nam == nil]\n    statements:\n    - \
+                set(name, knd)\n    - sett(name, \"\")";
+    let found: Vec<String> = mistakes(text).into_iter().map(|(found, _)| found).collect();
+    let places: Vec<&str> = found.iter().filter_map(|f| f.split(' ').next()).collect();
+    assert_eq!(places, ["4:18", "6:17", "7:7"], "{found:?}");
+}
