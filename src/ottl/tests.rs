@@ -232,6 +232,7 @@ fn client() -> ClientInfo {
         metadata: vec![metadata("tenant", &["one", "two"])],
         auth: vec![("subject".to_owned(), "me".to_owned())],
         address: Some("127.0.0.1:4317".parse().unwrap()),
+        certificate: None,
     }
 }
 
