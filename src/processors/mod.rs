@@ -9,7 +9,8 @@ pub mod memory_limiter;
 pub mod probabilistic_sampler;
 pub mod relabel;
 pub mod resource;
-pub mod tenant;
+pub mod resource_detection;
 pub mod statements;
+pub mod tenant;
 #[cfg(test)]
 pub(crate) mod testing;
