@@ -12,6 +12,7 @@ use super::worker::Request;
 use super::{ShardBody, ShardEncoder};
 use crate::exporters::delivery::Sender;
 use crate::exporters::delivery::queue::Job;
+use crate::net::auth::ClientKey;
 use crate::pdata::ClientInfo;
 use crate::pipeline::Verdict;
 
@@ -29,6 +30,9 @@ pub(super) struct Coding<E: ShardEncoder> {
     current: Option<Current>,
     /// Of the batches in the open requests.
     partition: u64,
+    /// What requests take from clients, and what the clients of the open ones have there.
+    reads: Vec<ClientKey>,
+    read: Vec<Vec<String>>,
     /// Whether a call of the encoder panicked, so that nothing is known of its open requests.
     torn: bool,
     /// When to tick next.
@@ -72,10 +76,18 @@ impl<E: ShardEncoder> Coding<E> {
             closed: Vec::new(),
             current: None,
             partition: 0,
+            reads: Vec::new(),
+            read: Vec::new(),
             torn: false,
             tick: Instant::now() + TICK,
             nobody: Arc::default(),
         }
+    }
+
+    /// Keeps clients apart that differ in these.
+    pub fn keep_apart(&mut self, keys: Vec<ClientKey>) {
+        self.encoder.keep_apart(&keys);
+        self.reads = keys;
     }
 
     /// Shards whose open requests hold something, and how many bytes.
@@ -96,11 +108,13 @@ impl<E: ShardEncoder> Coding<E> {
         let batch = job.batch;
         self.current = Some(Current { ticket, client: batch.client.clone(), left: batch.items });
         let partition = self.encoder.partition(&batch.client);
-        if partition != self.partition {
+        let of_client = |key: &ClientKey| key.values(&batch.client).map(str::to_owned).collect();
+        let read: Vec<Vec<String>> = self.reads.iter().map(of_client).collect();
+        if partition != self.partition || read != self.read {
             for shard in self.open().0 {
                 self.close(core, shard);
             }
-            self.partition = partition;
+            (self.partition, self.read) = (partition, read);
         }
         self.encoder.encode(&batch, &mut self.report.output());
         self.account(core);
