@@ -3,7 +3,12 @@
 //! After a change that is meant, `UPDATE_EXPECTED=1 cargo test --test relabel` writes the expectations anew; read the
 //! difference before you commit it.
 
-#![allow(clippy::unwrap_used, reason = "a test: a surprise must fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: a surprise must fail"
+)]
 
 use std::io::Write as _;
 use std::path::Path;
@@ -64,7 +69,12 @@ fn stdin_is_read_without_a_file() {
         let output = explain(args, labels);
         assert_eq!(output.status.code(), Some(0));
         let said = text(&output.stdout);
-        assert!(said.starts_with("log record 1 of 1, processors.relabel\n  before\n    a = \"1.5\"\n    b = \"true\"\n  rule 1"), "{said}");
+        assert!(
+            said.starts_with(
+                "log record 1 of 1, processors.relabel\n  before\n    a = \"1.5\"\n    b = \"true\"\n  rule 1"
+            ),
+            "{said}"
+        );
     }
 }
 
@@ -78,18 +88,30 @@ fn what_cannot_be_read_is_said_with_its_place() {
         ("\n{\"labels\": 7}", "stdin: line 2: labels: expected an object"),
         (r#"{"labels": {"a": [1]}}"#, "stdin: line 1: labels.a: expected a string, a number or a boolean"),
         (r#"{"labels": {"__name__": 1}}"#, "stdin: line 1: labels.__name__: expected a string"),
-        (r#"{"labels": {"__tmp": "x"}}"#, "stdin: line 1: labels.__tmp: only rules set labels that begin with \"__tmp\""),
-        (r#"{"labels": {"__kind__": "x"}}"#, "stdin: line 1: labels.__kind__: a metric's type is one of gauge"),
+        (
+            r#"{"labels": {"__tmp": "x"}}"#,
+            "stdin: line 1: labels.__tmp: only rules set labels that begin with \"__tmp\"",
+        ),
+        (
+            r#"{"labels": {"__kind__": "x"}}"#,
+            "stdin: line 1: labels.__kind__: a metric's type is one of gauge",
+        ),
         (
             r#"{"labels": {"__kind__": "sum"}, "signal": "traces"}"#,
             "stdin: line 1: labels.__kind__: a span's kind is one of internal",
         ),
-        (r#"{"labels": {"__kind__": "x", "__severity__": "y"}}"#, "stdin: line 1: labels.__kind__: a log record has none"),
+        (
+            r#"{"labels": {"__kind__": "x", "__severity__": "y"}}"#,
+            "stdin: line 1: labels.__kind__: a log record has none",
+        ),
         (
             r#"{"labels": {"__kind__": "server", "__severity__": "y"}}"#,
             "stdin: line 1: labels.__severity__: only log records have one",
         ),
-        (r#"{"labels": {}, "signal": "profiles"}"#, "stdin: line 1: signal: expected \"traces\", \"metrics\" or \"logs\""),
+        (
+            r#"{"labels": {}, "signal": "profiles"}"#,
+            "stdin: line 1: signal: expected \"traces\", \"metrics\" or \"logs\"",
+        ),
     ];
     for (input, why) in bad {
         let output = explain(&["--config", RULES], input);
@@ -129,5 +151,51 @@ fn the_rules_must_be_clear() {
     let args = ["--config", TWO, "--set", set, "--rules", "relabel/other"];
     let output = explain(&args, r#"{"labels": {"__name__": "up"}}"#);
     assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("processors::relabel/other: rule 1, for metrics: \"__name__\": a metric's name"));
+    assert!(
+        text(&output.stderr)
+            .contains("processors::relabel/other: rule 1, for metrics: \"__name__\": a metric's name")
+    );
+}
+
+/// Blocks of the page in a language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    page.split(fence.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn recipes_do_what_they_say() {
+    let page = std::fs::read_to_string("docs/relabel.md").unwrap();
+    let (_, recipes) = page.split_once("## Recipes").unwrap();
+    let rules = blocks(recipes, "yaml");
+    let items = blocks(recipes, "json");
+    assert_eq!((rules.len(), items.len()), (9, 9));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("recipe.yaml");
+    for (rules, items) in rules.into_iter().zip(items) {
+        let rules: String = rules.lines().map(|line| format!("      {line}\n")).collect();
+        let base = std::fs::read_to_string(TWO).unwrap();
+        let (head, rest) = base.split_once("  relabel:\n").unwrap();
+        let (_, tail) = rest.split_once("  relabel/other:").unwrap();
+        std::fs::write(&file, format!("{head}  relabel:\n    rules:\n{rules}  relabel/other:{tail}"))
+            .unwrap();
+        let [before, after] = items.trim().lines().collect::<Vec<_>>()[..] else { panic!("{items}") };
+        let labels = format!("{{\"labels\": {before}}}");
+        let args = ["--config", file.to_str().unwrap(), "--rules", "processors.relabel", "--output", "json"];
+        let output = explain(&args, &labels);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{rules}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told[0]["after"], serde_json::from_str::<serde_json::Value>(after).unwrap(), "{rules}");
+    }
+}
+
+#[test]
+fn the_page_shows_what_is_printed() {
+    let page = std::fs::read_to_string("docs/relabel.md").unwrap();
+    let shown = blocks(&page, "text")[0];
+    let (command, answer) = shown.split_once("pipelines/relabel.yaml\n").unwrap();
+    let labels = command.split('\'').nth(1).unwrap();
+    let output = explain(&["--config", "pipelines/relabel.yaml"], labels);
+    let (shown, _) = answer.split_once("  …").unwrap();
+    assert!(text(&output.stdout).starts_with(shown), "{}", text(&output.stdout));
 }

@@ -68,9 +68,7 @@ fn series(old: bool) -> impl Iterator<Item = &'static (&'static str, Pairs)> {
 
 /// Rules with what each is meant to show; more are made at random.
 fn written() -> Vec<Json> {
-    let replace = |sources: &[&str], regex: &str, target: &str, replacement: &str| {
-        json!({"source_labels": sources, "regex": regex, "target_label": target, "replacement": replacement})
-    };
+    let replace = |sources: &[&str], regex: &str, target: &str, replacement: &str| json!({"source_labels": sources, "regex": regex, "target_label": target, "replacement": replacement});
     vec![
         json!([replace(&["a"], "f(.*)", "d", "ch${1}-ch${1}")]),
         json!([
@@ -117,7 +115,10 @@ fn written() -> Vec<Json> {
         json!([replace(&["c"], "(\\w*)(\\W*)", "d", "$1,$2"), replace(&["c"], "\\d", "e", "digit")]),
         json!([replace(&["a"], "(?i)FOO|\\Qs\\E.*|[[:upper:]b]+.*", "d", "yes")]),
         json!([replace(&["a"], "(\\d+\\.){3}\\d+:(?:\\d+)|[^\\d]+", "d", "[$1]")]),
-        json!([replace(&["a"], "(a|foo)(bar)?", "d", "$2"), replace(&["a"], "(a|foo)(bar)??.*", "e", "$1$2")]),
+        json!([
+            replace(&["a"], "(a|foo)(bar)?", "d", "$2"),
+            replace(&["a"], "(a|foo)(bar)??.*", "e", "$1$2")
+        ]),
         json!([{"target_label": "static", "replacement": "x"}, {"target_label": "a", "replacement": ""}]),
     ]
 }
@@ -134,8 +135,20 @@ fn deletes_computed(rules: &Json) -> bool {
 fn random(rng: &mut fastrand::Rng) -> Json {
     let labels = ["a", "b", "c", "d", "b1", "__tmp_y", "__port1", "name"];
     let regexes = [
-        "(.*)", "(.+)", "f.o", "(f)(.*)", "", "foo|bar", "(.*)-(.*)", "[^;]*;(.*)", "\\W*(\\w+).*", "(.)(.*)", ".*", "é",
-        "(foo|bar).*", "(?s:.*)\\b(\\w+)",
+        "(.*)",
+        "(.+)",
+        "f.o",
+        "(f)(.*)",
+        "",
+        "foo|bar",
+        "(.*)-(.*)",
+        "[^;]*;(.*)",
+        "\\W*(\\w+).*",
+        "(.)(.*)",
+        ".*",
+        "é",
+        "(foo|bar).*",
+        "(?s:.*)\\b(\\w+)",
     ];
     let mut pick = |all: &[&str]| (*rng.choice(all).unwrap()).to_owned();
     let (one, two, target, regex) = (pick(&labels), pick(&labels), pick(&labels), pick(&regexes));
@@ -145,15 +158,21 @@ fn random(rng: &mut fastrand::Rng) -> Json {
         0 => json!({"source_labels": sources, "regex": regex, "action": "keep"}),
         1 => json!({"source_labels": sources, "regex": regex, "action": "drop"}),
         2 => json!({"source_labels": sources, "target_label": target, "action": "dropequal"}),
-        3 => json!({"source_labels": sources, "target_label": target, "modulus": rng.u64(1..9), "action": "hashmod"}),
+        3 => {
+            json!({"source_labels": sources, "target_label": target, "modulus": rng.u64(1..9), "action": "hashmod"})
+        }
         4 => json!({"regex": "([a-c])1?", "replacement": "m_$1", "action": "labelmap"}),
         5 => json!({"regex": "[bd].?", "action": "labeldrop"}),
         6 => json!({"regex": "[abn].*|__.*|job|instance", "action": "labelkeep"}),
         7 => json!({"source_labels": sources, "target_label": target, "action": "lowercase"}),
         8 => json!({"source_labels": sources, "target_label": target, "action": "uppercase"}),
         // Names that come out are the same to servers that take any and to those that take the old ones.
-        9 => json!({"source_labels": sources, "regex": "(foo|bar|b).*", "target_label": "${1}_x", "replacement": replacement}),
-        _ => json!({"source_labels": sources, "regex": regex, "target_label": target, "replacement": replacement}),
+        9 => {
+            json!({"source_labels": sources, "regex": "(foo|bar|b).*", "target_label": "${1}_x", "replacement": replacement})
+        }
+        _ => {
+            json!({"source_labels": sources, "regex": regex, "target_label": target, "replacement": replacement})
+        }
     }
 }
 
@@ -198,12 +217,14 @@ fn ours(rules: &Json, old: bool, target: &BTreeMap<&str, String>) -> BTreeSet<La
         BuildContext { id: "relabel".to_owned(), metrics: Metrics::new(), ledger: Ledger::new(usize::MAX) };
     let Stage::Edit(edit) = build(&config, Signal::Metrics, &context).unwrap() else { panic!("an edit") };
     let metrics = series(old).map(|(name, labels)| {
-        let mut pairs: Vec<(&str, &dyn ToValue)> = labels.iter().map(|(k, v)| (*k, v as &dyn ToValue)).collect();
+        let mut pairs: Vec<(&str, &dyn ToValue)> =
+            labels.iter().map(|(k, v)| (*k, v as &dyn ToValue)).collect();
         let target: Vec<(&str, &str)> = target.iter().map(|(k, v)| (*k, v.as_str())).collect();
         pairs.extend(target.iter().map(|(k, v)| (*k, v as &dyn ToValue)));
         gauge(name, "", vec![double(1.0, (0, 1), &attributes(&pairs))])
     });
-    let request = ExportMetricsServiceRequest { resource_metrics: vec![resource(Vec::new(), None, metrics.collect())] };
+    let request =
+        ExportMetricsServiceRequest { resource_metrics: vec![resource(Vec::new(), None, metrics.collect())] };
     let mut batch = Batch {
         signal: Signal::Metrics,
         rope: Rope::from(request.encode_to_vec()),
@@ -263,8 +284,14 @@ fn rules_do_what_they_do_in_prometheus() {
             break;
         }
         let down = server.api("targets", &[("state", "active")]);
-        let why: Vec<_> = down["activeTargets"].as_array().unwrap().iter().map(|t| t["lastError"].clone()).collect();
-        assert!(waiting.elapsed() < Duration::from_secs(60), "{} of {} are up: {why:?}", up.len(), jobs.len());
+        let why: Vec<_> =
+            down["activeTargets"].as_array().unwrap().iter().map(|t| t["lastError"].clone()).collect();
+        assert!(
+            waiting.elapsed() < Duration::from_secs(60),
+            "{} of {} are up: {why:?}",
+            up.len(),
+            jobs.len()
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     let mut stored: BTreeMap<String, BTreeSet<Labels>> = BTreeMap::new();
@@ -280,7 +307,8 @@ fn rules_do_what_they_do_in_prometheus() {
         let target = [("job", job.clone()), ("instance", address.to_string())].into();
         let ours = ours(rules, old, &target);
         let theirs = stored.remove(&job).unwrap_or_default();
-        changed += usize::from(ours != self::ours(&json!([{"regex": "none", "action": "labeldrop"}]), old, &target));
+        changed +=
+            usize::from(ours != self::ours(&json!([{"regex": "none", "action": "labeldrop"}]), old, &target));
         if ours != theirs {
             let only_ours: Vec<_> = ours.difference(&theirs).collect();
             let only_theirs: Vec<_> = theirs.difference(&ours).collect();

@@ -111,7 +111,8 @@ fn processor<'a>(
     match id {
         _ if known.is_empty() => Err("the config has no relabel processor".to_owned()),
         Some(id) => {
-            let bare = id.strip_prefix("processors.").or_else(|| id.strip_prefix("processors::")).unwrap_or(id);
+            let bare =
+                id.strip_prefix("processors.").or_else(|| id.strip_prefix("processors::")).unwrap_or(id);
             let mut fitting = known.into_iter().filter(|(c, _)| c.id == bare);
             fitting.next().ok_or_else(|| format!("no relabel processor \"{id}\"; there are: {ids}"))
         }
@@ -123,7 +124,11 @@ fn processor<'a>(
 }
 
 /// The rules with their places.
-fn places<'a>(loaded: &'a Loaded, component: &ComponentPlan, config: &'a RelabelProcessorConfig) -> Vec<Placed<'a>> {
+fn places<'a>(
+    loaded: &'a Loaded,
+    component: &ComponentPlan,
+    config: &'a RelabelProcessorConfig,
+) -> Vec<Placed<'a>> {
     let rules = config.rules.iter().enumerate();
     rules
         .map(|(index, rule)| {
@@ -151,7 +156,8 @@ fn request(document: &Document<'_>) -> Result<(Signal, Option<String>, Vec<u8>),
         // What is none of these is said by the decoder, or holds no items.
         () => Signal::Logs,
     };
-    let request = decode(signal, document.text, Limits::default()).map_err(|why| document.placed(why).to_string())?;
+    let request =
+        decode(signal, document.text, Limits::default()).map_err(|why| document.placed(why).to_string())?;
     Ok((signal, None, request))
 }
 

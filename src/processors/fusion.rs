@@ -107,10 +107,7 @@ fn one_walk_is_many<R: Request + Plain + std::fmt::Debug>(
     Ok(())
 }
 
-fn arb_wire<R: Message>(
-    signal: Signal,
-    typed: impl Strategy<Value = R>,
-) -> impl Strategy<Value = Vec<u8>> {
+fn arb_wire<R: Message>(signal: Signal, typed: impl Strategy<Value = R>) -> impl Strategy<Value = Vec<u8>> {
     (typed, any::<u64>(), any::<bool>()).prop_map(move |(request, seed, plain)| {
         let bytes = request.encode_to_vec();
         if plain { bytes } else { scramble(signal, &bytes, seed) }
@@ -118,7 +115,7 @@ fn arb_wire<R: Message>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn traces(bytes in arb_wire(Signal::Traces, arb_traces()), chain in arb_chain(TRACES)) {

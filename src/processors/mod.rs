@@ -11,8 +11,8 @@ pub mod memory_limiter;
 pub mod probabilistic_sampler;
 pub mod relabel;
 pub mod resource;
-pub mod tenant;
 pub mod statements;
-pub mod transform;
+pub mod tenant;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod transform;

@@ -2,7 +2,9 @@
 
 use crate::config;
 use crate::config::types::Unsupported;
-use crate::config::{Config, ConfigStruct, Cx, Node, Pos, Schema, SchemaKind, Severity, Value, nearest, text_of};
+use crate::config::{
+    Config, ConfigStruct, Cx, Node, Pos, Schema, SchemaKind, Severity, Value, nearest, text_of,
+};
 use crate::ottl::{self, Context, ErrorMode, ParseError, Part};
 use crate::pdata::Signal;
 
@@ -226,10 +228,9 @@ pub(super) fn statement_groups(
         let statements = written(&acts, StatementBlock::WHAT, &block.statements, problems);
         // Conditions are compiled with each statement; what is wrong with them is said once.
         conditions_alone(&gates, &conditions, context, signal, mode, problems);
-        if problems.len() > before {
-            continue;
-        }
-        let gate: Vec<&str> = conditions.iter().map(|(_, code)| code.text.as_str()).collect();
+        // Statements are still looked at when their conditions are wrong: one run finds every mistake.
+        let usable = conditions.iter().filter(|_| problems.len() == before);
+        let gate: Vec<&str> = usable.map(|(_, code)| code.text.as_str()).collect();
         let parse = |texts: &[&str]| ottl::StatementGroup::parse(context, &gate, texts, signal, mode);
         // Neighbours about the same are one group, so that its conditions are asked once for all of them.
         let mut run: Vec<&str> = Vec::new();

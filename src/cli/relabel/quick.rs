@@ -59,7 +59,9 @@ pub(super) fn read(whole: &Json) -> Result<(Signal, Option<String>, Vec<u8>), St
         Signal::Traces => {
             let kind = special.kind.as_deref().map(|kind| SPAN_KINDS.iter().position(|known| *known == kind));
             let kind = match kind {
-                Some(None) => return Err(format!("labels.__kind__: a span's kind is one of {}", SPAN_KINDS.join(", "))),
+                Some(None) => {
+                    return Err(format!("labels.__kind__: a span's kind is one of {}", SPAN_KINDS.join(", ")));
+                }
                 kind => kind.flatten().map_or(0, |at| at + 1),
             };
             let span = json!({"name": special.name, "kind": kind, "attributes": item});
@@ -78,11 +80,13 @@ pub(super) fn read(whole: &Json) -> Result<(Signal, Option<String>, Vec<u8>), St
             json!({"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"scope": scope, "metrics": [metric]}]}]})
         }
         Signal::Logs => {
-            let log = json!({"eventName": special.name, "severityText": special.severity, "attributes": item});
+            let log =
+                json!({"eventName": special.name, "severityText": special.severity, "attributes": item});
             json!({"resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": scope, "logRecords": [log]}]}]})
         }
     };
-    let request = decode(signal, request.to_string().as_bytes(), Limits::default()).map_err(|why| why.to_string())?;
+    let request =
+        decode(signal, request.to_string().as_bytes(), Limits::default()).map_err(|why| why.to_string())?;
     Ok((signal, special.tenant, request))
 }
 

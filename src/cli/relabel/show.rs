@@ -17,7 +17,12 @@ pub(super) fn text(id: &str, rules: &[Placed<'_>], items: &[(Signal, Explained)]
     out
 }
 
-fn write(out: &mut String, id: &str, rules: &[Placed<'_>], items: &[(Signal, Explained)]) -> std::fmt::Result {
+fn write(
+    out: &mut String,
+    id: &str,
+    rules: &[Placed<'_>],
+    items: &[(Signal, Explained)],
+) -> std::fmt::Result {
     for (number, (signal, item)) in items.iter().enumerate() {
         if number > 0 {
             out.push('\n');
@@ -99,18 +104,24 @@ fn told(rule: &RelabelConfig, effect: &Effect) -> String {
     };
     match effect {
         Effect::Set { label, was, value } if was.is_empty() => format!("sets {label} to {}", quoted(value)),
-        Effect::Set { label, was, value } => format!("changes {label} from {} to {}", quoted(was), quoted(value)),
+        Effect::Set { label, was, value } => {
+            format!("changes {label} from {} to {}", quoted(was), quoted(value))
+        }
         Effect::Deleted { label, was } => format!("deletes {label}, which was {}", quoted(was)),
         Effect::Same { label, value } if value.is_empty() => {
             format!("unchanged: the result is empty, and there is no {label}")
         }
         Effect::Same { label, value } => format!("unchanged: {label} is {} already", quoted(value)),
         Effect::NoMatch { source } => format!("unchanged: {}", matching(source, false)),
-        Effect::NoNames if rule.action == Action::LabelKeep => format!("unchanged: every name matches {regex}"),
+        Effect::NoNames if rule.action == Action::LabelKeep => {
+            format!("unchanged: every name matches {regex}")
+        }
         Effect::NoNames => format!("unchanged: no name matches {regex}"),
         Effect::NoName { name } => format!("unchanged: {} is no label's name here", quoted(name)),
         Effect::Kept { source, matched } => format!("kept: {}", matching(source, *matched)),
-        Effect::Dropped { what, source, matched } => format!("drops the {what}: {}", matching(source, *matched)),
+        Effect::Dropped { what, source, matched } => {
+            format!("drops the {what}: {}", matching(source, *matched))
+        }
         Effect::KeptBeside { source, to } => format!("kept: {}", beside(source, to)),
         Effect::DroppedBeside { what, source, to } => format!("drops the {what}: {}", beside(source, to)),
     }
@@ -148,7 +159,9 @@ pub(super) fn json(rules: &[Placed<'_>], items: &[(Signal, Explained)]) -> Json 
 
 fn effect(effect: &Effect) -> Json {
     match effect {
-        Effect::Set { label, was, value } => json!({"effect": "set", "label": label, "was": was, "value": value}),
+        Effect::Set { label, was, value } => {
+            json!({"effect": "set", "label": label, "was": was, "value": value})
+        }
         Effect::Deleted { label, was } => json!({"effect": "deleted", "label": label, "was": was}),
         Effect::Same { label, value } => {
             json!({"effect": "unchanged", "why": "already so", "label": label, "value": value})

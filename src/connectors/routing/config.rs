@@ -114,6 +114,7 @@ pub(super) struct Mistake {
     hint: Option<String>,
 }
 
+#[allow(clippy::derivable_impls, reason = "the macro derives no default")]
 impl Default for RouteContext {
     fn default() -> Self {
         RouteContext::Resource

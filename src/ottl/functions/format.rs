@@ -43,10 +43,7 @@ pub(in crate::ottl) fn pieces(format: &str) -> Result<Box<[Piece]>, (usize, Stri
             value
         };
         let width = number(&mut chars).unwrap_or(0);
-        let precision = match chars.next_if(|(_, c)| *c == '.') {
-            Some(_) => Some(number(&mut chars).unwrap_or(0)),
-            None => None,
-        };
+        let precision = chars.next_if(|(_, c)| *c == '.').map(|_| number(&mut chars).unwrap_or(0));
         if width > MAX_WIDTH || precision.is_some_and(|p| p > MAX_WIDTH) {
             return Err((at, format!("a width above {MAX_WIDTH} is not supported")));
         }

@@ -5,9 +5,9 @@ use crate::components::ComponentConfig;
 use crate::config;
 use crate::config::types::Unsupported;
 use crate::config::{Cx, Node};
+use crate::ottl::{ConditionGroup, Context, ErrorMode};
 use crate::pdata::Signal;
 use crate::processors::matching::{MatchConfig, RegexpConfig};
-use crate::ottl::{ConditionGroup, Context, ErrorMode};
 use crate::processors::statements::{Code, ConditionBlock, Groups, Problem, condition_groups, conditions};
 
 config! {

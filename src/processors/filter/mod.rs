@@ -62,9 +62,9 @@ struct Counters {
 /// # Errors
 /// Criteria or conditions that cannot be compiled, in a config that was not decoded from a file.
 pub fn build(config: &FilterConfig, signal: Signal, cx: &BuildContext) -> Result<Stage, BuildError> {
-    let groups = config.conditions(signal).map_err(|problems| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })?;
+    let groups = config
+        .conditions(signal)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     let legacy = match signal {
         Signal::Traces => older::spans(config.spans.include.as_ref(), config.spans.exclude.as_ref())?,
         Signal::Metrics => older::metrics(config.metrics.include.as_ref(), config.metrics.exclude.as_ref())?,
@@ -74,7 +74,9 @@ pub fn build(config: &FilterConfig, signal: Signal, cx: &BuildContext) -> Result
         (true, true) => What::Nothing,
         (false, true) => What::Conditions(Rules::filter(&cx.id, signal, groups, false, None)),
         (true, false) => What::Older(legacy),
-        (false, false) => return Err("conditions and include or exclude cannot be used at the same time".into()),
+        (false, false) => {
+            return Err("conditions and include or exclude cannot be used at the same time".into());
+        }
     };
     Ok(Stage::Edit(Edit::rules(Arc::new(Filter { what, counters: Counters::new(signal, cx) }))))
 }

@@ -64,7 +64,9 @@ pub fn explain(
     let tenant = tenant.map(Tenant::new);
     let parts = split_items(signal, Rope::from(Bytes::copy_from_slice(request)), items, 1);
     let parts = parts.into_iter().filter(|(_, items)| *items > 0);
-    Ok(parts.map(|(rope, items)| one(&steps, &programs, &batch(signal, rope, items, tenant.clone()))).collect())
+    Ok(parts
+        .map(|(rope, items)| one(&steps, &programs, &batch(signal, rope, items, tenant.clone())))
+        .collect())
 }
 
 fn one(steps: &[Arc<Traced>], programs: &[Program], item: &Batch) -> Explained {

@@ -29,9 +29,9 @@ use crate::processors::edit::Edit;
 /// # Errors
 /// Statements that cannot be compiled, in a config that was not decoded from a file.
 pub fn build(config: &TransformConfig, signal: Signal, cx: &BuildContext) -> Result<Stage, BuildError> {
-    let groups = config.statements(signal).map_err(|problems| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })?;
+    let groups = config
+        .statements(signal)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     let mut walks: Vec<Vec<StatementGroup>> = vec![Vec::new()];
     for group in groups {
         if group.looks_below() {

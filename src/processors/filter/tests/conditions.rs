@@ -30,21 +30,26 @@ fn spans_go_for_which_a_condition_holds() {
         ("trace_conditions: ['resource.attributes[\"env\"] == \"prod\"']", |s| s.starts_with("test")),
         ("trace_conditions: [scope.name == \"one\"]", |s| s.contains("/two/")),
         ("trace_conditions: [instrumentation_scope.name == \"one\"]", |s| s.contains("/two/")),
-        ("trace_conditions: ['resource.attributes[\"env\"] == \"prod\" and span.kind == SPAN_KIND_SERVER']", |s| {
-            s != "prod/one/get" && s != "prod/two/get"
-        }),
-        ("trace_conditions: ['scope.name == \"one\" and span.name == \"put\"', 'resource.attributes[\"env\"] == \"test\"']", |s| {
-            s.starts_with("prod") && s != "prod/one/put"
-        }),
-        ("trace_conditions: [{context: span, conditions: [name == \"get\", 'resource.attributes[\"env\"] == \"test\"']}]", |s| {
-            s.starts_with("prod") && s.ends_with("put")
-        }),
-        ("trace_conditions: [{conditions: [span.name == \"get\", 'resource.attributes[\"env\"] == \"test\"']}]", |s| {
-            s.starts_with("prod") && s.ends_with("put")
-        }),
-        ("trace_conditions: [{context: Resource, conditions: ['IsMatch(attributes[\"env\"], \"^p\")']}]", |s| {
-            s.starts_with("test")
-        }),
+        (
+            "trace_conditions: ['resource.attributes[\"env\"] == \"prod\" and span.kind == SPAN_KIND_SERVER']",
+            |s| s != "prod/one/get" && s != "prod/two/get",
+        ),
+        (
+            "trace_conditions: ['scope.name == \"one\" and span.name == \"put\"', 'resource.attributes[\"env\"] == \"test\"']",
+            |s| s.starts_with("prod") && s != "prod/one/put",
+        ),
+        (
+            "trace_conditions: [{context: span, conditions: [name == \"get\", 'resource.attributes[\"env\"] == \"test\"']}]",
+            |s| s.starts_with("prod") && s.ends_with("put"),
+        ),
+        (
+            "trace_conditions: [{conditions: [span.name == \"get\", 'resource.attributes[\"env\"] == \"test\"']}]",
+            |s| s.starts_with("prod") && s.ends_with("put"),
+        ),
+        (
+            "trace_conditions: [{context: Resource, conditions: ['IsMatch(attributes[\"env\"], \"^p\")']}]",
+            |s| s.starts_with("test"),
+        ),
         ("traces: {span: [name == \"get\"]}", |s| s.ends_with("/put")),
         ("traces: {resource: ['attributes[\"env\"] == \"prod\"'], span: [name == \"get\"]}", |s| {
             s.starts_with("test") && s.ends_with("/put")
@@ -73,7 +78,10 @@ fn spans_stay_without_events() {
         ("traces: {spanevent: [name == \"message\"]}", 8),
         ("trace_conditions: ['spanevent.attributes[\"span\"] == \"get\" and span.name == \"get\"']", 8),
         ("trace_conditions: ['spanevent.name != nil']", 0),
-        ("trace_conditions: ['spanevent.name == \"message\" and resource.attributes[\"env\"] == \"prod\"']", 12),
+        (
+            "trace_conditions: ['spanevent.name == \"message\" and resource.attributes[\"env\"] == \"prod\"']",
+            12,
+        ),
     ] {
         let out = run(&format!("filter: {{{conditions}}}"), &with_events());
         assert_eq!(spans_of(&out.request).len(), 8, "{conditions}");
@@ -82,7 +90,8 @@ fn spans_stay_without_events() {
         assert_eq!((out.items, out.dropped), (8, 0), "{conditions}");
     }
     // A dropped span is not asked for its events.
-    let out = run("filter: {trace_conditions: [span.name == \"get\", spanevent.name != \"\"]}", &with_events());
+    let out =
+        run("filter: {trace_conditions: [span.name == \"get\", spanevent.name != \"\"]}", &with_events());
     assert_eq!(out.dropped, 4);
 }
 
@@ -92,10 +101,18 @@ fn metrics_and_points_go_for_which_a_condition_holds() {
         ("metric_conditions: [metric.name == \"errors\"]", |m| !m.ends_with("errors"), 6),
         ("metric_conditions: ['resource.attributes[\"env\"] == \"test\"']", |m| m.starts_with("prod"), 4),
         ("metric_conditions: [metric.type == METRIC_DATA_TYPE_HISTOGRAM]", |m| !m.ends_with("latency"), 6),
-        ("metrics: {metric: [name == \"errors\"], datapoint: ['attributes[\"code\"] == \"200\"']}", |m| m.ends_with("requests"), 2),
+        (
+            "metrics: {metric: [name == \"errors\"], datapoint: ['attributes[\"code\"] == \"200\"']}",
+            |m| m.ends_with("requests"),
+            2,
+        ),
         // A metric that loses all its points goes.
         ("metric_conditions: ['datapoint.attributes[\"code\"] == \"500\"']", |m| !m.ends_with("errors"), 4),
-        ("metric_conditions: ['datapoint.attributes[\"code\"] == \"500\" and metric.name == \"requests\"']", |_| true, 6),
+        (
+            "metric_conditions: ['datapoint.attributes[\"code\"] == \"500\" and metric.name == \"requests\"']",
+            |_| true,
+            6,
+        ),
         ("metric_conditions: ['HasAttrKeyOnDatapoint(\"le\")']", |m| !m.ends_with("latency"), 6),
         ("metric_conditions: ['HasAttrOnDatapoint(\"code\", \"500\")']", |m| m.ends_with("latency"), 2),
         ("metrics: {resource: ['attributes[\"env\"] != nil']}", |_| false, 0),
@@ -123,7 +140,9 @@ fn records_go_for_which_a_condition_holds() {
             |r| r != "test/info",
         ),
         ("log_conditions: [scope.name == \"one\"]", |_| false),
-        ("log_conditions: [not (log.severity_number == 9 or log.severity_number == 0)]", |r| !r.ends_with("warn")),
+        ("log_conditions: [not (log.severity_number == 9 or log.severity_number == 0)]", |r| {
+            !r.ends_with("warn")
+        }),
     ];
     let all = logs_of(&logs());
     for (conditions, keeps) in cases {
@@ -138,12 +157,15 @@ fn records_go_for_which_a_condition_holds() {
 fn a_condition_that_fails_does_what_its_error_mode_says() {
     let fails = "ParseJSON(log.body) != nil";
     for (mode, refused) in [("ignore", false), ("silent", false), ("propagate", true)] {
-        let text = format!("filter: {{error_mode: {mode}, log_conditions: ['{fails}', log.severity_text == \"info\"]}}");
+        let text = format!(
+            "filter: {{error_mode: {mode}, log_conditions: ['{fails}', log.severity_text == \"info\"]}}"
+        );
         let out = run(&text, &logs());
         assert_eq!(out.refused.is_some(), refused, "{mode}");
         assert_eq!((out.items, out.dropped), if refused { (6, 0) } else { (4, 2) }, "{mode}");
-        let block =
-            format!("filter: {{log_conditions: [{{error_mode: {mode}, conditions: ['{fails}', 'log.flags == 1']}}]}}");
+        let block = format!(
+            "filter: {{log_conditions: [{{error_mode: {mode}, conditions: ['{fails}', 'log.flags == 1']}}]}}"
+        );
         assert_eq!(run(&block, &logs()).refused.is_some(), refused, "{mode} of a block");
     }
     let out = run(&format!("filter: {{error_mode: propagate, log_conditions: ['{fails}']}}"), &logs());

@@ -66,9 +66,18 @@ fn mistakes_in_conditions_are_found_where_they_stand() {
     let mut wrong = Vec::new();
     for (text, want) in [
         ("filter: {trace_conditions: [span.name == 1 and]}", "1:47 "),
-        ("filter:\n  trace_conditions:\n  - span.nmae == \"a\"", "3:10 the path \"span.nmae\" is not supported"),
-        ("filter:\n  trace_conditions:\n  - 'span.nmae == \"a\"'", "3:11 the path \"span.nmae\" is not supported"),
-        ("filter:\n  trace_conditions:\n  - \"true and IsMtch(span.name, \\\"a\\\")\"", "3:15 the function IsMtch"),
+        (
+            "filter:\n  trace_conditions:\n  - span.nmae == \"a\"",
+            "3:10 the path \"span.nmae\" is not supported",
+        ),
+        (
+            "filter:\n  trace_conditions:\n  - 'span.nmae == \"a\"'",
+            "3:11 the path \"span.nmae\" is not supported",
+        ),
+        (
+            "filter:\n  trace_conditions:\n  - \"true and IsMtch(span.name, \\\"a\\\")\"",
+            "3:15 the function IsMtch",
+        ),
         ("filter:\n  trace_conditions:\n  - |-\n    span.nmae == \"a\"", "4:10 the path \"span.nmae\""),
         ("filter: {trace_conditions: [name == \"a\"]}", "1:29 the path \"name\" does not say of what"),
         ("filter: {trace_conditions: [log.body == \"a\"]}", "1:29 there is no \"log\" in traces"),
@@ -77,7 +86,10 @@ fn mistakes_in_conditions_are_found_where_they_stand() {
         ("filter: {trace_conditions: span.name == \"a\"}", "1:28 expected a list, got a string"),
         ("filter: {trace_conditions: [true, {conditions: [true]}]}", &format!("1:35 {mixed}")),
         ("filter: {trace_conditions: [{conditions: [true]}, 'true']}", &format!("1:51 {mixed}")),
-        ("filter: {trace_conditions: [{context: spam, conditions: ['true']}]}", "1:39 unknown context \"spam\""),
+        (
+            "filter: {trace_conditions: [{context: spam, conditions: ['true']}]}",
+            "1:39 unknown context \"spam\"",
+        ),
         (
             "filter: {trace_conditions: [{context: log, conditions: ['true']}]}",
             "1:39 there is no context \"log\" in traces",
@@ -87,11 +99,20 @@ fn mistakes_in_conditions_are_found_where_they_stand() {
             "1:56 the path \"log.boddy\" is not supported",
         ),
         ("filter: {log_conditions: [{condition: ['true']}]}", "1:28 unknown key \"condition\""),
-        ("filter: {log_conditions: [{error_mode: loud, conditions: ['true']}]}", "1:40 unsupported value \"loud\""),
+        (
+            "filter: {log_conditions: [{error_mode: loud, conditions: ['true']}]}",
+            "1:40 unsupported value \"loud\"",
+        ),
         ("filter: {logs: {log_record: ['body ==']}}", "1:38 "),
         ("filter: {logs: {log_record: ['span.name == nil']}}", "1:31 there is no \"span\" in logs"),
-        ("filter: {logs: {resource: ['log.body == nil']}}", "1:29 a path of \"log\" cannot be used in the context"),
-        ("filter: {metrics: {datapoint: ['HasAttrKeyOnDatapoint(\"a\")']}}", "1:33 HasAttrKeyOnDatapoint is for"),
+        (
+            "filter: {logs: {resource: ['log.body == nil']}}",
+            "1:29 a path of \"log\" cannot be used in the context",
+        ),
+        (
+            "filter: {metrics: {datapoint: ['HasAttrKeyOnDatapoint(\"a\")']}}",
+            "1:33 HasAttrKeyOnDatapoint is for",
+        ),
         ("filter: {traces: {span: ['set(name, \"a\")']}}", "1:27 "),
         (
             "filter: {traces: {span: [], spanevent: ['true']}, trace_conditions: ['true']}",

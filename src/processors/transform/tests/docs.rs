@@ -21,7 +21,8 @@ fn paths_are_those_of_the_tables() {
         let cells: Vec<&str> = row.expect(context.name()).split('|').collect();
         let paths = names::paths(context);
         for (cell, writable) in [(2, true), (3, false)] {
-            let want: BTreeSet<&str> = paths.iter().filter(|(_, w)| *w == writable).map(|(name, _)| *name).collect();
+            let want: BTreeSet<&str> =
+                paths.iter().filter(|(_, w)| *w == writable).map(|(name, _)| *name).collect();
             assert_eq!(words(cells[cell]), want, "{}, can be set: {writable}", context.name());
         }
     }
@@ -29,10 +30,9 @@ fn paths_are_those_of_the_tables() {
 
 #[test]
 fn editors_and_functions_are_those_of_the_tables() {
-    for (title, until, want) in [
-        ("**Editors**", "Not there:", names::editors()),
-        ("**Functions**", "**Names**", names::functions()),
-    ] {
+    for (title, until, want) in
+        [("**Editors**", "Not there:", names::editors()), ("**Functions**", "**Names**", names::functions())]
+    {
         let (_, rest) = PAGE.split_once(title).unwrap();
         let (list, _) = rest.split_once(until).unwrap();
         let listed = words(list.trim_start_matches(", in `transform`"));

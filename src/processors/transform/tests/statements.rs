@@ -19,11 +19,16 @@ fn resource() -> Option<Resource> {
 }
 
 fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: "lib".into(), version: "1.0".into(), ..InstrumentationScope::default() })
+    Some(InstrumentationScope {
+        name: "lib".into(),
+        version: "1.0".into(),
+        ..InstrumentationScope::default()
+    })
 }
 
 fn traces() -> ExportTraceServiceRequest {
-    let event = |name: &str| Event { name: name.into(), attributes: vec![attr("k", "v")], ..Event::default() };
+    let event =
+        |name: &str| Event { name: name.into(), attributes: vec![attr("k", "v")], ..Event::default() };
     let span = |name: &str, kind| Span {
         name: name.into(),
         kind,
@@ -130,7 +135,10 @@ fn spans_events_scopes_and_resources_are_changed() {
         &traces(),
     );
     let resource_spans = &out.request.resource_spans[0];
-    assert_eq!(texts(&resource_spans.resource.as_ref().unwrap().attributes), ["service.name=shop", "env=prod"]);
+    assert_eq!(
+        texts(&resource_spans.resource.as_ref().unwrap().attributes),
+        ["service.name=shop", "env=prod"]
+    );
     assert_eq!(resource_spans.scope_spans[0].scope.as_ref().unwrap().version, "2.0");
     let spans = spans(&out.request);
     assert_eq!([&*spans[0].name, &*spans[1].name], ["GET 2.0", "put /"]);
@@ -176,7 +184,12 @@ fn records_are_changed() {
             "login password=*** token=*** ok",
             "a=1,b=2,c=3",
         ),
-        ("- replace_pattern(log.body, \"(\\\\w+)@\\\\w+\", \"$$1@x\")", "to ann@home", "to ann@x", "a=1,b=2,c=3"),
+        (
+            "- replace_pattern(log.body, \"(\\\\w+)@\\\\w+\", \"$$1@x\")",
+            "to ann@home",
+            "to ann@x",
+            "a=1,b=2,c=3",
+        ),
         ("- keep_keys(log.attributes, [\"c\", \"x\", \"a\"])", "", "", "a=1,c=3"),
         ("- keep_matching_keys(log.attributes, \"[ab]\")", "", "", "a=1,b=2"),
         ("- delete_matching_keys(log.attributes, \"[ab]\")", "", "", "c=3"),
@@ -215,21 +228,30 @@ fn records_are_changed() {
         let text = format!("transform:\n  log_statements:\n  {}", statements.replace('\n', "\n  "));
         let out = run(&text, &logs(&[bodies]));
         let record = records(&out.request)[0];
-        assert_eq!((body(record), texts(&record.attributes).join(",").as_str()), (want, attributes), "{statements}");
+        assert_eq!(
+            (body(record), texts(&record.attributes).join(",").as_str()),
+            (want, attributes),
+            "{statements}"
+        );
     }
 }
 
 #[test]
 fn a_statement_that_fails_does_what_its_error_mode_says() {
     let request = logs(&["no json", "{}"]);
-    let statements = "set(log.attributes[\"a\"], ParseJSON(log.body)[\"x\"]), set(log.attributes[\"b\"], \"set\")";
+    let statements =
+        "set(log.attributes[\"a\"], ParseJSON(log.body)[\"x\"]), set(log.attributes[\"b\"], \"set\")";
     for (mode, refused) in [("ignore", false), ("silent", false), ("propagate", true)] {
         let list = statements.replace("), ", ")', '");
         let out = run(&format!("transform: {{error_mode: {mode}, log_statements: ['{list}']}}"), &request);
         assert_eq!(out.refused.is_some(), refused, "{mode}");
         let want = if refused { "b=2" } else { "b=set" };
-        assert!(records(&out.request).iter().all(|r| texts(&r.attributes).contains(&want.to_owned())), "{mode}");
-        let block = format!("transform: {{log_statements: [{{error_mode: {mode}, statements: ['{list}']}}]}}");
+        assert!(
+            records(&out.request).iter().all(|r| texts(&r.attributes).contains(&want.to_owned())),
+            "{mode}"
+        );
+        let block =
+            format!("transform: {{log_statements: [{{error_mode: {mode}, statements: ['{list}']}}]}}");
         assert_eq!(run(&block, &request).refused.is_some(), refused, "{mode} of a block");
     }
 }
