@@ -90,6 +90,9 @@ impl<E: Encoder, S: Sender<E::Body>> Exporter for Delivery<E, S> {
     async fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.core.sender.start(cx)?;
         let core = &self.core;
+        if let Some(batcher) = &mut core.lock().batcher {
+            batcher.keep_apart(core.sender.reads());
+        }
         core.shared.start(cx);
         let work = core.startable(&mut core.lock());
         core.launch(work);
