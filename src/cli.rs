@@ -3,7 +3,9 @@
 //! Exit codes: 0 fine, 1 failed while running, 2 wrong arguments, 65 wrong data, 78 wrong config. Answers go to
 //! stdout, findings about the config to stderr (or, as JSON, to stdout where that is the answer).
 
+mod input;
 mod names;
+mod relabel;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -62,6 +64,7 @@ impl Invocation {
     about = "A telemetry agent that keeps telemetry as bytes",
     after_help = "Examples:\n  tidegate --config config.yaml\n  tidegate validate --config config.yaml\n  \
                   tidegate names metrics.json --config config.yaml\n  \
+                  tidegate relabel explain --config config.yaml < item.json\n  \
                   tidegate run --config base.yaml --config site.yaml --set processors.batch.timeout=2s",
     disable_help_subcommand = true
 )]
@@ -104,6 +107,8 @@ enum Command {
     Components,
     /// Tells what OTLP metrics become in Prometheus: names, labels, what is dropped, what collides
     Names(names::NamesArgs),
+    /// Tells what relabelling rules do
+    Relabel(relabel::RelabelArgs),
     /// Prints the config merged and expanded
     #[command(alias = "print-initial-config")]
     PrintConfig(PrintArgs),
@@ -207,6 +212,7 @@ fn act(cli: Cli) -> Result<ExitCode, String> {
             Ok(ExitCode::from(OK))
         }
         Command::Names(args) => names::run(&args, &cli.sources),
+        Command::Relabel(args) => relabel::run(&args, &cli.sources),
         Command::PrintConfig(args) => {
             let loaded = invocation(&cli.sources)?.load();
             // The answer is on stdout: findings stay off it.
@@ -312,6 +318,12 @@ fn reference(dir: &Path) -> std::io::Result<()> {
 
 fn pretty(json: &Json) -> String {
     format!("{}\n", serde_json::to_string_pretty(json).unwrap_or_default())
+}
+
+/// Says what is wrong, for a code other than that of wrong arguments.
+fn fail(code: u8, why: &str) -> ExitCode {
+    err(&format!("error: {why}\n"));
+    ExitCode::from(code)
 }
 
 /// A reader that went away is no failure.

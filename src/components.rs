@@ -33,6 +33,7 @@ use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::processors::resource_detection::{self, ResourceDetectionConfig};
 use crate::processors::tenant::{self, TenantConfig};
+use crate::processors::transform::{self, TransformConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -109,6 +110,17 @@ pub struct AuthSides {
     pub client: bool,
 }
 
+/// Something that may be known of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientFact {
+    /// A header of its requests.
+    Metadata(String),
+    /// The names in its certificate.
+    Certificate,
+    /// What an authenticator said of it.
+    Auth,
+}
+
 /// A component's config type: what the checks across components need to know of it.
 pub trait ComponentConfig: Config + Default + Any + Send + Sync {
     /// Addresses it listens on, each with the path of its key inside the component (`protocols::grpc::endpoint`),
@@ -132,6 +144,21 @@ pub trait ComponentConfig: Config + Default + Any + Send + Sync {
     fn authenticates(&self) -> AuthSides {
         AuthSides::default()
     }
+
+    /// What it asks about clients, each with the path of the key that does.
+    fn asks_of_clients(&self) -> Vec<(String, ClientFact)> {
+        Vec::new()
+    }
+
+    /// Whether a receiver tells this of its clients.
+    fn knows_of_clients(&self, _fact: &ClientFact) -> bool {
+        false
+    }
+
+    /// Whether this is still known of clients behind a processor.
+    fn keeps_of_clients(&self, _fact: &ClientFact) -> bool {
+        true
+    }
 }
 
 /// A decoded component config whose type the table knows.
@@ -146,6 +173,12 @@ pub trait AnyConfig: Send + Sync {
     fn pipeline_refs(&self) -> Vec<(String, String)>;
     /// See [`ComponentConfig::authenticates`].
     fn authenticates(&self) -> AuthSides;
+    /// See [`ComponentConfig::asks_of_clients`].
+    fn asks_of_clients(&self) -> Vec<(String, ClientFact)>;
+    /// See [`ComponentConfig::knows_of_clients`].
+    fn knows_of_clients(&self, fact: &ClientFact) -> bool;
+    /// See [`ComponentConfig::keeps_of_clients`].
+    fn keeps_of_clients(&self, fact: &ClientFact) -> bool;
 }
 
 impl<T: ComponentConfig> AnyConfig for T {
@@ -163,6 +196,15 @@ impl<T: ComponentConfig> AnyConfig for T {
     }
     fn authenticates(&self) -> AuthSides {
         ComponentConfig::authenticates(self)
+    }
+    fn asks_of_clients(&self) -> Vec<(String, ClientFact)> {
+        ComponentConfig::asks_of_clients(self)
+    }
+    fn knows_of_clients(&self, fact: &ClientFact) -> bool {
+        ComponentConfig::knows_of_clients(self, fact)
+    }
+    fn keeps_of_clients(&self, fact: &ClientFact) -> bool {
+        ComponentConfig::keeps_of_clients(self, fact)
     }
 }
 
@@ -284,6 +326,8 @@ pub static COMPONENTS: &[Component] = &[
         ResourceDetectionConfig, resource_detection::build),
     row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
         "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
+    row!(Processor, "transform", aliases [], Beta, &Signal::ALL,
+        "Changes telemetry with statements of the transformation language (OTTL).", TransformConfig, transform::build),
     row!(Exporter, "debug", aliases [], Beta, &Signal::ALL,
         "Writes what it gets to the agent's log, the console or files, for people to read.",
         DebugConfig, debug::build),

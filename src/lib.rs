@@ -15,6 +15,7 @@
 //! * [`prometheus`]: what OTLP metrics become in Prometheus.
 //! * [`loki`]: what OTLP logs become in Loki; [`relabel`]: Prometheus' relabelling rules.
 //! * [`components`]: the one table that lists them.
+//! * [`ottl`]: the transformation language of the Collector's `filter` and `transform`.
 //! * [`cli`]: the command line.
 //! * [`net`]: what servers and clients share: TLS, compression, authentication, metadata.
 //! * [`telemetry`]: what the agent says about itself.
@@ -27,6 +28,7 @@ pub mod exporters;
 pub mod extensions;
 pub mod loki;
 pub mod net;
+pub mod ottl;
 pub mod pdata;
 pub mod pipeline;
 pub mod processors;

@@ -47,7 +47,7 @@ fn findings_are_as_written_down() {
         }
         let good = matches!(
             file.file_stem().and_then(|s| s.to_str()),
-            Some("good" | "aliases" | "connectors_good" | "remote_write_good" | "loki_good")
+            Some("good" | "aliases" | "connectors_good" | "remote_write_good" | "loki_good" | "tenants")
         );
         assert_eq!(loaded.is_ok(), good, "{}", file.display());
     }

@@ -24,7 +24,7 @@ use tidegate::config::types::{GrpcEndpoint, Headers, HttpUrl, Optional};
 use tidegate::exporters::otlp_grpc::OtlpGrpcConfig;
 use tidegate::exporters::otlp_http::{Encoding, OtlpHttpConfig};
 use tidegate::net::client::{GrpcCompression, HttpCompression};
-use tidegate::pdata::{Batch, Rope, Signal};
+use tidegate::pdata::{Batch, Rope, Signal, Tenant};
 use tidegate::pipeline::runtime::Supervisor;
 use tidegate::pipeline::{Acks, BuildContext, Exporter, Ledger, Leftover, RunContext, Verdict, ack};
 use tidegate::telemetry::Metrics;
@@ -280,6 +280,36 @@ async fn http_bodies_in_every_form() {
         assert_eq!(request.path, "/own");
         assert_eq!(request.headers["x-scope-orgid"], "team");
         assert!(request.headers["user-agent"].to_str().unwrap().starts_with("tidegate/"));
+    }
+}
+
+#[tokio::test]
+async fn each_request_names_its_tenant() {
+    for (header, type_name) in
+        [("X-Scope-OrgID", "otlp_grpc"), ("THANOS-TENANT", "otlp_http"), ("", "otlp_http")]
+    {
+        let backend = Backend::start(vec![], Reply::Ok).await;
+        let (mut over_grpc, mut over_http) = (grpc(&backend), http(&backend));
+        over_grpc.tenant.header = header.to_owned();
+        over_http.tenant.header = header.to_owned();
+        let grpc = type_name == "otlp_grpc";
+        let rig = Rig::start(type_name, if grpc { &over_grpc } else { &over_http }).await;
+        let tenants = [None, Some(Tenant::new("team-a")), Some(Tenant::new("team-b"))];
+        let owner = |id: u64| &tenants[id as usize / 10 % tenants.len()];
+        for start in (0..600).step_by(10) {
+            let batch = rig.batch(start..start + 10, Acks::none());
+            rig.exporter.consume(Batch { tenant: owner(start).clone(), ..batch });
+        }
+        assert_eq!(rig.drain(20.0).await, Leftover::default());
+        assert_eq!(rig.books(), [600, 0, 0]);
+        assert_all(&backend, 0..600, false);
+        for request in backend.seen() {
+            let named = request.headers.get(if header.is_empty() { "x-scope-orgid" } else { header });
+            for id in request.spans {
+                let want = owner(id).as_ref().map(Tenant::name).filter(|_| !header.is_empty());
+                assert_eq!(named.map(|v| v.to_str().unwrap()), want, "{header} {id}");
+            }
+        }
     }
 }
 

@@ -1,12 +1,10 @@
 //! `tidegate names`: what metrics become in Prometheus with a config, from files of OTLP/JSON.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde::de::IgnoredAny;
-
-use super::{CONFIG, DATA, FAILED, OK, Output, SourceArgs, err, invocation, out, pretty, report};
+use super::input::{self, Documents};
+use super::{CONFIG, DATA, FAILED, OK, Output, SourceArgs, fail, invocation, out, pretty, report};
 use crate::components::Kind;
 use crate::config::{ComponentPlan, Plan};
 use crate::exporters::prometheus;
@@ -47,15 +45,7 @@ pub(super) fn run(args: &NamesArgs, sources: &SourceArgs) -> Result<ExitCode, St
             Err(why) => return Ok(fail(CONFIG, &why)),
         }
     };
-    let path = args.file.as_deref().filter(|path| *path != Path::new("-"));
-    let name = path.map_or_else(|| "stdin".to_owned(), |path| path.display().to_string());
-    let input = match path {
-        Some(path) => std::fs::read(path),
-        None => {
-            let mut input = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut input).map(|_| input)
-        }
-    };
+    let (name, input) = input::read(args.file.as_deref());
     let input = match input {
         Ok(input) => input,
         Err(why) => return Ok(fail(FAILED, &format!("{name}: {why}"))),
@@ -70,11 +60,6 @@ pub(super) fn run(args: &NamesArgs, sources: &SourceArgs) -> Result<ExitCode, St
         Output::Json => pretty(&told.json()),
     });
     Ok(ExitCode::from(OK))
-}
-
-fn fail(code: u8, why: &str) -> ExitCode {
-    err(&format!("error: {why}\n"));
-    ExitCode::from(code)
 }
 
 /// The options of the exporter that is meant.
@@ -107,47 +92,17 @@ fn options(component: &ComponentPlan) -> Option<RemoteOptions> {
 
 /// Reads all documents of an input.
 fn read(input: &[u8], teller: &mut Teller) -> Result<(), String> {
-    let mut at = 0;
-    let mut documents = 0;
-    while let Some(skipped) =
-        input.get(at..).and_then(|rest| rest.iter().position(|b| !b.is_ascii_whitespace()))
-    {
-        at += skipped;
-        let rest = input.get(at..).unwrap_or_default();
-        let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
-        // What cannot be parsed is left to the decoder, which says what is wrong in its own words.
-        let len = match stream.next() {
-            Some(Ok(_)) => stream.byte_offset(),
-            _ => rest.len(),
-        };
-        let document = rest.get(..len).unwrap_or_default();
-        let place = |error: JsonError| placed(error, input.get(..at).unwrap_or_default()).to_string();
-        let request = decode(Signal::Metrics, document, Limits::default()).map_err(place)?;
-        let line = 1 + newlines(input.get(..at).unwrap_or_default());
-        let unreadable = |why: WireError| format!("line {line}: {why}");
+    let mut documents = Documents::new(input);
+    while let Some(document) = documents.next() {
+        let place = |error: JsonError| document.placed(error).to_string();
+        let request = decode(Signal::Metrics, document.text, Limits::default()).map_err(place)?;
+        let unreadable = |why: WireError| format!("line {}: {why}", document.line());
         check(Signal::Metrics, &request).map_err(unreadable)?;
         teller.read(&request).map_err(unreadable)?;
-        documents += 1;
-        at += len;
     }
-    match (documents, teller.is_empty()) {
-        (0, _) => Err("there is nothing in it".to_owned()),
+    match (documents.is_empty(), teller.is_empty()) {
+        (true, _) => Err("there is nothing in it".to_owned()),
         (_, true) => Err("there are no metrics in it: a metrics request has \"resourceMetrics\"".to_owned()),
         _ => Ok(()),
     }
-}
-
-/// An error with its place in the whole input.
-fn placed(mut error: JsonError, before: &[u8]) -> JsonError {
-    if error.line == 1 {
-        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        error.column += before.len() - line_start;
-    }
-    error.line += newlines(before);
-    error.offset += before.len();
-    error
-}
-
-fn newlines(text: &[u8]) -> usize {
-    text.iter().filter(|b| **b == b'\n').count()
 }

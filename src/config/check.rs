@@ -1,6 +1,7 @@
 //! What can only be seen in the file as a whole: references, signals, ports, the order of extensions. How pipelines
 //! feed each other is in `connectors`.
 
+mod clients;
 mod connectors;
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,7 @@ pub(super) fn check(mut draft: Draft, cx: &mut Cx) -> Option<Plan> {
     mark_used(&mut draft);
     let extensions = extensions(&draft, cx);
     authenticators(&draft, cx);
+    clients::clients(&draft, cx);
     ports(&draft, cx);
     // Next to an error this is noise: the name that is not used may be the one that was misspelt.
     if cx.diags.iter().all(|d| d.severity != Severity::Error) {

@@ -1,8 +1,8 @@
 //! Where a mistake inside a text stands: from an offset in the value to line and column in the source.
 //!
 //! A value that was written plain or in quotes on one line is read again, character by character, so that escapes,
-//! doubled quotes and doubled dollar signs move nothing. Whatever else the value came from (a block of lines, a
-//! variable), the place is where it starts.
+//! doubled quotes and doubled dollar signs move nothing. In a literal block of lines (`|`) the line is found first.
+//! Whatever else the value came from (folded lines, a variable), the place is where it starts.
 
 use super::Pos;
 use super::sources::SourceText;
@@ -10,6 +10,20 @@ use super::yaml::lines;
 
 /// The place of the character that starts at the byte `offset` of `value`, which starts at `pos`.
 pub(super) fn locate(pos: Pos, value: &str, offset: usize, sources: &[SourceText]) -> Pos {
+    let before = value.get(..offset).unwrap_or_default();
+    if let Some(start) = before.rfind('\n').map(|at| at + 1) {
+        let (skipped, line) = (before.matches('\n').count(), value.get(start..).unwrap_or_default());
+        let line = line.split('\n').next().unwrap_or_default();
+        let first = Pos { line: pos.line + u32::try_from(skipped).unwrap_or_default(), ..pos };
+        let found = locate(first, line, offset - start, sources);
+        // Lines of a block begin in one column, and each is there as a whole.
+        let there = sources
+            .get(usize::from(pos.source))
+            .and_then(|source| lines(&source.text).nth(first.line as usize - 1))
+            .is_some_and(|text| pos.line > 0 && text.trim() == line.trim() && !line.trim().is_empty());
+        return if there { found } else { pos };
+    }
+    let value = value.split('\n').next().unwrap_or_default();
     let column = || {
         let source = sources.get(usize::from(pos.source)).filter(|_| pos.line > 0)?;
         let line = lines(&source.text).nth(pos.line as usize - 1)?;
@@ -165,6 +179,11 @@ mod tests {
         let pos = Pos { source: 0, line: 1, col: 3 };
         assert_eq!(locate(pos, "abc", 3, &sources).col, 6, "at the end");
         assert_eq!(locate(pos, "abc", 99, &sources), pos);
+        let sources = [SourceText { name: "c.yaml".into(), text: "- |\n    abc\n    d X\n- e\n".into() }];
+        let pos = Pos { source: 0, line: 2, col: 5 };
+        assert_eq!(locate(pos, "abc\nd X\n", 2, &sources), Pos { line: 2, col: 7, ..pos });
+        assert_eq!(locate(pos, "abc\nd X\n", 6, &sources), Pos { line: 3, col: 7, ..pos });
+        assert_eq!(locate(pos, "abc\nd Y\n", 6, &sources), pos);
         assert_eq!(locate(Pos::default(), "abc", 1, &sources), Pos::default());
     }
 }

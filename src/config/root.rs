@@ -194,8 +194,8 @@ pub fn load(sources: &[Source], options: LoadOptions<'_>) -> Loaded {
         // A file that cannot be read is not an empty one.
         _ if broken => None,
         _ => {
-            let pos =
-                Pos { source: 0, line: u32::from(!cx.texts.is_empty()), col: u32::from(!cx.texts.is_empty()) };
+            let one = u32::from(!cx.texts.is_empty());
+            let pos = Pos { source: 0, line: one, col: one };
             cx.error_hint(
                 pos,
                 "empty configuration file",

@@ -17,7 +17,9 @@
 
 mod body;
 mod cache;
+mod change;
 mod encoder;
+mod entry;
 mod labels;
 mod line;
 mod metadata;
@@ -32,7 +34,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::body::LokiBody;
-pub use self::encoder::{Change, LokiEncoder};
+pub use self::change::Change;
+pub use self::encoder::LokiEncoder;
 pub use self::labels::{parse_labels, put_labels};
 pub(crate) use self::resolve::cut;
 pub use self::sources::LabelSource;
@@ -173,6 +176,8 @@ pub struct LokiOptions {
     pub tenant: Option<Arc<str>>,
     /// The attribute that holds the tenant; empty for none.
     pub tenant_attribute: String,
+    /// Whether what has no tenant by these has its batch's.
+    pub batch_tenant: bool,
     /// What Loki takes.
     pub limits: Limits,
     /// How many lines of requests there are.
@@ -197,6 +202,7 @@ impl Default for LokiOptions {
             structured_metadata: true,
             tenant: None,
             tenant_attribute: String::new(),
+            batch_tenant: true,
             limits: Limits::default(),
             shards: 4,
             max_bytes: 1 << 20,

@@ -9,10 +9,12 @@
 mod client;
 mod config;
 mod material;
+mod names;
 mod server;
 
 pub use client::ClientTls;
 pub use config::{TlsClientConfig, TlsServerConfig, TlsSettings};
+pub use names::names;
 pub use server::ServerTls;
 
 pub use super::watch::register_metrics;

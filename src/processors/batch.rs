@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use prometheus::Histogram;
 use smallvec::SmallVec;
 
-use crate::components::{BuildError, ComponentConfig};
+use crate::components::{BuildError, ClientFact, ComponentConfig};
 use crate::config::{Cx, Node};
 use crate::pdata::{Batch, ClientInfo, Signal, Tenant, split_items};
 use crate::pipeline::{Acks, BuildContext, Processor, Stage, Verdict};
@@ -39,7 +39,14 @@ crate::config! {
     validate = BatchConfig::check;
 }
 
-impl ComponentConfig for BatchConfig {}
+impl ComponentConfig for BatchConfig {
+    fn keeps_of_clients(&self, fact: &ClientFact) -> bool {
+        match fact {
+            ClientFact::Metadata(key) => self.metadata_keys.iter().any(|kept| kept.eq_ignore_ascii_case(key)),
+            _ => false,
+        }
+    }
+}
 
 impl BatchConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {

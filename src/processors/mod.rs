@@ -4,6 +4,8 @@ pub mod attributes;
 pub mod batch;
 pub mod edit;
 pub mod filter;
+#[cfg(test)]
+mod fusion;
 pub mod matching;
 pub mod memory_limiter;
 pub mod probabilistic_sampler;
@@ -14,3 +16,4 @@ pub mod statements;
 pub mod tenant;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod transform;

@@ -1,27 +1,12 @@
 //! Lists of conditions and statements as they are written: texts, or groups of texts with a context.
 
+use crate::config;
 use crate::config::types::Unsupported;
-use crate::config::{Config, ConfigStruct, Cx, Node, Pos, Schema, SchemaKind, Value, text_of};
-use crate::{config, config_enum};
-
-config_enum! {
-    /// What happens when a condition or statement fails on an item, as when it parses text that is no number.
-    pub enum ErrorMode {
-        /// It is logged; a condition does not hold, a statement does nothing, and the next one is run.
-        Ignore = "ignore",
-        /// The same without a line in the log.
-        Silent = "silent",
-        /// The whole request is refused as bad data; its sender is told why.
-        Propagate = "propagate",
-    }
-}
-
-#[allow(clippy::derivable_impls, reason = "the macro derives no default")]
-impl Default for ErrorMode {
-    fn default() -> Self {
-        ErrorMode::Ignore
-    }
-}
+use crate::config::{
+    Config, ConfigStruct, Cx, Node, Pos, Schema, SchemaKind, Severity, Value, nearest, text_of,
+};
+use crate::ottl::{self, Context, ErrorMode, ParseError, Part};
+use crate::pdata::Signal;
 
 /// A condition or statement, and where it stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +15,24 @@ pub struct Code {
     pub text: String,
     /// Where it starts.
     pub pos: Pos,
+}
+
+/// The name of a context, and where it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContextName {
+    /// The context, if one is given.
+    pub context: Option<Context>,
+    pos: Pos,
+}
+
+/// What is wrong with a condition or statement.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// The keys that lead to it, below the processor's own.
+    path: String,
+    /// Where it starts, and what the text is in which the offset points.
+    code: Code,
+    error: ParseError,
 }
 
 /// A list of texts, or of groups. The two cannot be mixed.
@@ -43,9 +46,9 @@ pub struct Groups<G> {
 
 config! {
     /// Conditions of one context.
-    pub struct ConditionGroup {
+    pub struct ConditionBlock {
         /// What the conditions are asked about. Found out from the paths in them if not given.
-        pub context: Option<String> = None,
+        pub context: ContextName = ContextName::default(),
         /// What happens when a condition fails; the processor's `error_mode` if not given.
         pub error_mode: Option<ErrorMode> = None,
         /// The conditions; one that holds is enough.
@@ -55,9 +58,9 @@ config! {
 
 config! {
     /// Statements of one context.
-    pub struct StatementGroup {
+    pub struct StatementBlock {
         /// What the statements are run on. Found out from the paths in them if not given.
-        pub context: Option<String> = None,
+        pub context: ContextName = ContextName::default(),
         /// When the statements are run: if any of these conditions holds, or if there are none.
         pub conditions: Vec<Code> = Vec::new(),
         /// The statements, run in the order written.
@@ -80,19 +83,19 @@ pub trait Group: ConfigStruct + Default {
     fn of(texts: Vec<Code>) -> Self;
 }
 
-impl Group for ConditionGroup {
+impl Group for ConditionBlock {
     const WHAT: &'static str = "condition";
 
     fn of(conditions: Vec<Code>) -> Self {
-        ConditionGroup { conditions, ..ConditionGroup::default() }
+        ConditionBlock { conditions, ..ConditionBlock::default() }
     }
 }
 
-impl Group for StatementGroup {
+impl Group for StatementBlock {
     const WHAT: &'static str = "statement";
 
     fn of(statements: Vec<Code>) -> Self {
-        StatementGroup { statements, ..StatementGroup::default() }
+        StatementBlock { statements, ..StatementBlock::default() }
     }
 }
 
@@ -162,6 +165,198 @@ impl<G: Group> Config for Groups<G> {
             _ => Vec::new(),
         };
         self.groups.iter().flat_map(texts).collect()
+    }
+}
+
+/// Compiles conditions that stand in blocks: each in a group of its own, in the context that it is about or that its
+/// block has. Several kinds of messages can be told apart in one list so.
+pub(super) fn condition_groups(
+    key: &str,
+    groups: &Groups<ConditionBlock>,
+    signal: Signal,
+    error_mode: ErrorMode,
+    problems: &mut Vec<Problem>,
+) -> Vec<ottl::ConditionGroup> {
+    let mut out = Vec::new();
+    for (i, block) in groups.groups.iter().enumerate() {
+        let path = if groups.basic { key.to_owned() } else { format!("{key}::{i}::conditions") };
+        let Some(context) = block.context.in_signal(signal, &format!("{key}::{i}::context"), problems) else {
+            continue;
+        };
+        let mode = block.error_mode.unwrap_or(error_mode);
+        out.extend(conditions(&path, &block.conditions, context, signal, mode, problems));
+    }
+    out
+}
+
+/// Compiles a list of conditions, each in a group of its own.
+pub(super) fn conditions(
+    path: &str,
+    codes: &[Code],
+    context: Option<Context>,
+    signal: Signal,
+    error_mode: ErrorMode,
+    problems: &mut Vec<Problem>,
+) -> Vec<ottl::ConditionGroup> {
+    let mut out = Vec::new();
+    for (i, code) in written(path, ConditionBlock::WHAT, codes, problems) {
+        match ottl::ConditionGroup::parse(context, &[&code.text], signal, error_mode) {
+            Ok(group) => out.push(group),
+            Err(wrong) => problems.push(Problem::new(format!("{path}::{i}"), code, wrong.error)),
+        }
+    }
+    out
+}
+
+/// Compiles statements that stand in blocks. Without a context each runs where what it is about is: a statement about
+/// a resource once a resource, whatever the others in its block are about.
+pub(super) fn statement_groups(
+    key: &str,
+    groups: &Groups<StatementBlock>,
+    signal: Signal,
+    error_mode: ErrorMode,
+    problems: &mut Vec<Problem>,
+) -> Vec<ottl::StatementGroup> {
+    let mut out = Vec::new();
+    for (i, block) in groups.groups.iter().enumerate() {
+        let path = |part: &str| if groups.basic { key.to_owned() } else { format!("{key}::{i}::{part}") };
+        let Some(context) = block.context.in_signal(signal, &path("context"), problems) else { continue };
+        let mode = block.error_mode.unwrap_or(error_mode);
+        let (gates, acts) = (path("conditions"), path("statements"));
+        let before = problems.len();
+        let conditions = written(&gates, ConditionBlock::WHAT, &block.conditions, problems);
+        let statements = written(&acts, StatementBlock::WHAT, &block.statements, problems);
+        // Conditions are compiled with each statement; what is wrong with them is said once.
+        conditions_alone(&gates, &conditions, context, signal, mode, problems);
+        // Statements are still looked at when their conditions are wrong: one run finds every mistake.
+        let usable = conditions.iter().filter(|_| problems.len() == before);
+        let gate: Vec<&str> = usable.map(|(_, code)| code.text.as_str()).collect();
+        let parse = |texts: &[&str]| ottl::StatementGroup::parse(context, &gate, texts, signal, mode);
+        // Neighbours about the same are one group, so that its conditions are asked once for all of them.
+        let mut run: Vec<&str> = Vec::new();
+        let mut last = None;
+        for (at, code) in statements {
+            match parse(&[&code.text]) {
+                Ok(group) => {
+                    if last.is_some_and(|last| last != group.context()) {
+                        out.extend(parse(&run));
+                        run.clear();
+                    }
+                    last = Some(group.context());
+                    run.push(&code.text);
+                }
+                Err(wrong) => match wrong.part {
+                    Part::Statement(_) => {
+                        problems.push(Problem::new(format!("{acts}::{at}"), code, wrong.error));
+                    }
+                    Part::Condition(which) => {
+                        if let Some((n, code)) = conditions.get(which) {
+                            problems.push(Problem::new(format!("{gates}::{n}"), code, wrong.error));
+                        }
+                    }
+                },
+            }
+        }
+        if !run.is_empty() {
+            out.extend(parse(&run));
+        }
+    }
+    out
+}
+
+/// Compiles the conditions of a block of statements for the sake of what is wrong with them.
+fn conditions_alone(
+    path: &str,
+    codes: &[(usize, &Code)],
+    context: Option<Context>,
+    signal: Signal,
+    mode: ErrorMode,
+    problems: &mut Vec<Problem>,
+) {
+    for (i, code) in codes {
+        if let Err(wrong) = ottl::ConditionGroup::parse(context, &[&code.text], signal, mode) {
+            problems.push(Problem::new(format!("{path}::{i}"), code, wrong.error));
+        }
+    }
+}
+
+/// The texts that say something, each with its index; the others are problems.
+fn written<'c>(
+    path: &str,
+    what: &str,
+    codes: &'c [Code],
+    problems: &mut Vec<Problem>,
+) -> Vec<(usize, &'c Code)> {
+    let mut out = Vec::new();
+    for (i, code) in codes.iter().enumerate() {
+        if code.text.trim().is_empty() {
+            let error = ParseError { offset: 0, message: format!("{what} cannot be empty"), hint: None };
+            problems.push(Problem::new(format!("{path}::{i}"), code, error));
+        } else {
+            out.push((i, code));
+        }
+    }
+    out
+}
+
+impl Problem {
+    fn new(path: String, code: &Code, error: ParseError) -> Self {
+        Problem { path, code: code.clone(), error }
+    }
+
+    /// Reports it where it stands.
+    pub(super) fn report(self, cx: &mut Cx) {
+        let pos = cx.pos_inside(self.code.pos, &self.code.text, self.error.offset);
+        cx.within(&self.path, |cx| cx.report(Severity::Error, pos, self.error.message, self.error.hint));
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.error)
+    }
+}
+
+impl ContextName {
+    /// The context if it is one of the signal's, or none given; what is wrong with it otherwise.
+    fn in_signal(&self, signal: Signal, path: &str, problems: &mut Vec<Problem>) -> Option<Option<Context>> {
+        let Some(context) = self.context.filter(|context| !context.is_in(signal)) else {
+            return Some(self.context);
+        };
+        let names: Vec<&str> = Context::ALL.iter().filter(|c| c.is_in(signal)).map(|c| c.name()).collect();
+        let error = ParseError {
+            offset: 0,
+            message: format!("there is no context \"{}\" in {}", context.name(), signal.name()),
+            hint: Some(format!("there are: {}", names.join(", "))),
+        };
+        let code = Code { text: context.name().to_owned(), pos: self.pos };
+        problems.push(Problem::new(path.to_owned(), &code, error));
+        None
+    }
+}
+
+impl Config for ContextName {
+    fn decode_into(&mut self, node: &Node, cx: &mut Cx) {
+        self.pos = node.pos;
+        let Some(text) = text_of(node, cx).filter(|text| !text.is_empty()) else { return };
+        self.context = Context::of_name(&text.to_ascii_lowercase());
+        if self.context.is_none() {
+            let names = Context::ALL.map(Context::name);
+            let hint = match nearest(text, &names) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("there are: {}", names.join(", ")),
+            };
+            cx.error_hint(node.pos, format!("unknown context \"{text}\""), hint);
+        }
+    }
+
+    fn schema() -> Schema {
+        const NAMES: &[&str] = &["resource", "scope", "span", "spanevent", "metric", "datapoint", "log"];
+        Schema { name: "context", kind: SchemaKind::Enum(NAMES) }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        self.context.map_or(serde_json::Value::Null, |context| context.name().into())
     }
 }
 

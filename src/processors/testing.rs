@@ -146,10 +146,10 @@ impl<R> Outcome<R> {
     /// The value of a counter with one label or several, 0 if it has not appeared.
     pub(crate) fn counter(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let families = self.metrics.gather();
-        let family = families.iter().find(|family| family.get_name() == name);
+        let family = families.iter().find(|family| family.name() == name);
         let fits = |metric: &&prometheus::proto::Metric| {
             let has = |(key, value): &(&str, &str)| {
-                metric.get_label().iter().any(|pair| pair.get_name() == *key && pair.get_value() == *value)
+                metric.get_label().iter().any(|pair| pair.name() == *key && pair.value() == *value)
             };
             metric.get_label().len() == labels.len() && labels.iter().all(has)
         };

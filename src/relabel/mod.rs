@@ -8,7 +8,7 @@
 //! as long as its labels stay the same.
 
 mod config;
-mod pattern;
+pub(crate) mod pattern;
 #[cfg(test)]
 mod tests;
 
@@ -203,14 +203,24 @@ pub fn is_legacy_name(name: &str) -> bool {
     starts && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// A character in lower case, if that is one character.
+/// A character in lower case, as Go has it: one character, or itself.
 pub(crate) fn lower(c: char) -> char {
-    one(c, c.to_lowercase())
+    match c {
+        // In full it is two characters.
+        'İ' => 'i',
+        c => one(c, c.to_lowercase()),
+    }
 }
 
-/// A character in upper case, if that is one character.
+/// A character in upper case, as Go has it: one character, or itself.
 pub(crate) fn upper(c: char) -> char {
-    one(c, c.to_uppercase())
+    // In full these Greek letters become two; the single one has the iota beside or below it.
+    let title = match c {
+        '\u{1f80}'..='\u{1f87}' | '\u{1f90}'..='\u{1f97}' | '\u{1fa0}'..='\u{1fa7}' => 8,
+        '\u{1fb3}' | '\u{1fc3}' | '\u{1ff3}' => 9,
+        _ => return one(c, c.to_uppercase()),
+    };
+    char::from_u32(u32::from(c) + title).unwrap_or(c)
 }
 
 /// Maps text character by character, as Go does.

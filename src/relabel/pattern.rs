@@ -26,7 +26,7 @@ fn build(text: &str) -> Result<Regex, String> {
 
 /// Rewrites what RE2 reads otherwise than the library: classes of ASCII, `\Q…\E`, and in brackets the characters
 /// with which the library writes sets.
-fn translate(text: &str) -> String {
+pub(crate) fn translate(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut chars = text.chars().peekable();
     let mut class = false;

@@ -181,6 +181,8 @@ fn name_and_case_vectors() {
             &[("foo", "bar123foo")],
         ),
         ("one to one", &[("a", "straße")], rule(Uppercase, &["a"], None, "a", None), &[("a", "STRAßE")]),
+        ("simple", &[("a", "ᾀᾗᾳῃῼ")], rule(Uppercase, &["a"], None, "a", None), &[("a", "ᾈᾟᾼῌῼ")]),
+        ("simple", &[("a", "İǅẞ")], rule(Lowercase, &["a"], None, "a", None), &[("a", "iǆß")]),
     ];
     for (name, labels, rule, want) in table {
         assert_eq!(run(labels, std::slice::from_ref(rule)), of(want), "{name}");

@@ -131,12 +131,13 @@ fn pki() -> Pki {
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = params.self_signed(&ca_key).unwrap();
     let issuer = rcgen::Issuer::new(params, ca_key);
-    let issue = || {
+    let issue = |name: &str| {
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         (params.signed_by(&key, &issuer).unwrap(), key)
     };
-    let ((server, server_key), (client, client_key)) = (issue(), issue());
+    let ((server, server_key), (client, client_key)) = (issue("server"), issue("team-a"));
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let client_key = rustls::pki_types::PrivateKeyDer::try_from(client_key.serialize_der()).unwrap();
@@ -190,6 +191,18 @@ async fn tls_and_client_certificates() {
 
     let client = Grpc::over(connect(grpc_at, true, "h2").await.unwrap()).await;
     assert_eq!(client.export(LOGS, &request(Signal::Logs, 50)).await.status, 0);
+
+    let web = Grpc::over(connect(http_at, true, "h2").await.unwrap()).await;
+    let mut call = web.open("/v1/logs", &[("content-type", "application/x-protobuf")]).await;
+    call.send(request(Signal::Logs, 1), true).await;
+    assert_eq!(call.answer().await.http, 200);
+    let got = rig.pipe.take();
+    assert_eq!(got.len(), 2);
+    for batch in got {
+        let certificate = batch.client.certificate.as_deref().unwrap();
+        assert_eq!(certificate.common_name.as_deref(), Some("team-a"));
+        assert_eq!(certificate.dns_names, ["localhost"]);
+    }
 
     let mut stream = connect(http_at, true, "http/1.1").await.unwrap();
     let head =

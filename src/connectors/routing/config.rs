@@ -2,8 +2,10 @@
 
 use super::request::RequestCondition;
 use crate::components::ComponentConfig;
-use crate::config::types::{Any, Regex};
-use crate::config::{Cx, Node, Pos};
+use crate::config::types::{Any, Regex, type_of};
+use crate::config::{Cx, Node};
+use crate::ottl::{ConditionGroup, Context, ErrorMode, GroupError, ParseError};
+use crate::pdata::Signal;
 use crate::{config, config_enum};
 
 config! {
@@ -43,7 +45,8 @@ config! {
         /// The same in the form of a statement: `route() where` and the condition.
         pub statement: String = String::new(),
         /// What the condition is about: each resource, or each span, metric, data point or log record; or the
-        /// request as a whole. Read from the condition's paths if it is not given, and `resource` if they do not say.
+        /// request as a whole (`request`, `otelcol`). Read from the condition's paths if it is not given, and
+        /// `resource` if they do not say.
         pub context: Option<RouteContext> = None,
         /// Whether telemetry that passes the test is gone for the routes behind this one.
         pub action: RouteAction = RouteAction::Move,
@@ -51,18 +54,6 @@ config! {
         pub pipelines: Vec<String> = Vec::new(),
     }
     validate = RouteConfig::check;
-}
-
-config_enum! {
-    /// What becomes of telemetry that a route cannot judge.
-    pub enum ErrorMode {
-        /// The route does not take it; the log says so.
-        Ignore = "ignore",
-        /// The route does not take it.
-        Silent = "silent",
-        /// Its sender is told that it is bad.
-        Propagate = "propagate",
-    }
 }
 
 config_enum! {
@@ -88,8 +79,10 @@ config_enum! {
         DataPoint = "datapoint",
         /// Each log record.
         Log = "log",
-        /// The request's metadata.
+        /// The request's metadata, by `request["key"]`.
         Request = "request",
+        /// What is known of the client, by `otelcol.client.…`.
+        Client = "otelcol",
     }
 }
 
@@ -102,13 +95,26 @@ pub(super) enum TestConfig<'a> {
         fits: Option<&'a Regex>,
     },
     Request(RequestCondition),
-    /// The condition, without `route() where`; empty if it always holds.
+    Always,
+    /// The condition, without `route() where`.
     Condition {
         text: &'a str,
         context: Option<RouteContext>,
     },
 }
 
+/// What is wrong with a route.
+#[derive(Debug)]
+pub(super) struct Mistake {
+    /// At which key; empty if it has none.
+    key: &'static str,
+    /// Where in its text.
+    offset: usize,
+    pub(super) message: String,
+    hint: Option<String>,
+}
+
+#[allow(clippy::derivable_impls, reason = "the macro derives no default")]
 impl Default for RouteContext {
     fn default() -> Self {
         RouteContext::Resource
@@ -144,8 +150,19 @@ impl RouteConfig {
                 "name pipelines that have the connector among their receivers",
             );
         }
-        if let Err((key, message, hint)) = self.test() {
-            let pos: Pos = node.pos_of(key);
+        let found = match self.test() {
+            Err(mistake) => Some(mistake),
+            Ok(TestConfig::Condition { text, context }) => Signal::ALL
+                .into_iter()
+                .filter(|signal| self.pipelines.iter().any(|id| type_of(id.trim()) == signal.name()))
+                .find_map(|signal| self.compile(text, context, signal, ErrorMode::Ignore).err()),
+            Ok(_) => None,
+        };
+        if let Some(Mistake { key, offset, message, hint }) = found {
+            let mut pos = node.pos_of(key);
+            if offset > 0 {
+                pos = cx.pos_inside(pos, self.text().1, offset);
+            }
             match hint {
                 Some(hint) => cx.error_hint(pos, message, hint),
                 None => cx.error(pos, message),
@@ -153,13 +170,65 @@ impl RouteConfig {
         }
     }
 
+    /// The key and the text of the condition or statement.
+    fn text(&self) -> (&'static str, &str) {
+        if self.statement.is_empty() {
+            ("condition", &self.condition)
+        } else {
+            ("statement", &self.statement)
+        }
+    }
+
+    /// A condition of this route for a signal.
+    ///
+    /// # Errors
+    /// What is wrong with its text, or not there in this signal.
+    pub(super) fn compile(
+        &self,
+        condition: &str,
+        context: Option<RouteContext>,
+        signal: Signal,
+        error_mode: ErrorMode,
+    ) -> Result<ConditionGroup, Mistake> {
+        let parse = |context| {
+            ConditionGroup::parse(context, &[condition], signal, error_mode)
+                .map_err(|GroupError { error, .. }| error)
+        };
+        let parsed = match context.map(RouteContext::of_language) {
+            // What says of what it is about is about that, and everything else about resources.
+            None => parse(None).or_else(|first| {
+                parse(Some(Context::Resource)).map_err(|second| {
+                    let near = second.hint.as_ref().is_some_and(|hint| hint.starts_with("did you mean"));
+                    let second_says_more =
+                        second.offset > first.offset || (near && second.offset == first.offset);
+                    if second_says_more { second } else { first }
+                })
+            }),
+            Some(None) => parse(None).and_then(|group| match group.context() {
+                Context::Resource => Ok(group),
+                other => Err(ParseError {
+                    offset: 0,
+                    message: format!("the condition is about more than the client: {}", other.name()),
+                    hint: Some(format!("write context: {}", other.name())),
+                }),
+            }),
+            Some(context) => parse(context),
+        };
+        parsed.map_err(|ParseError { offset, message, hint }| {
+            let (key, text) = self.text();
+            // The condition is a part of the text.
+            let start = (condition.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+            Mistake { key, offset: start + offset, message, hint }
+        })
+    }
+
     /// The route's test.
     ///
     /// # Errors
-    /// What is wrong with it: at which key, what, and what to write instead.
-    pub(super) fn test(&self) -> Result<TestConfig<'_>, (&'static str, String, Option<String>)> {
+    /// What is wrong with its keys.
+    pub(super) fn test(&self) -> Result<TestConfig<'_>, Mistake> {
         const TESTS: &str = "write one of tenant, attribute, condition and statement";
-        let error = |key, message: &str, hint: &str| Err((key, message.to_owned(), Some(hint.to_owned())));
+        let error = |key, message: &str, hint: &str| Err(Mistake::at(key, message, hint));
         let given: Vec<&'static str> = [
             ("tenant", !self.tenant.is_empty()),
             ("attribute", !self.attribute.is_empty()),
@@ -174,7 +243,7 @@ impl RouteConfig {
             [] => return error("", "invalid route: no condition or statement provided", TESTS),
             [first, second, ..] => {
                 let message = format!("invalid route: both {first} and {second} provided");
-                return Err((second, message, Some(TESTS.to_owned())));
+                return error(second, &message, TESTS);
             }
         };
         let (value, regex) = (self.value != Any::Null, self.regex.is_some());
@@ -214,27 +283,50 @@ impl RouteConfig {
         }
     }
 
-    fn condition(&self, key: &'static str) -> Result<TestConfig<'_>, (&'static str, String, Option<String>)> {
+    fn condition(&self, key: &'static str) -> Result<TestConfig<'_>, Mistake> {
         let text = match key {
-            "statement" => route_where(&self.statement).ok_or_else(|| {
-                let message = "a statement of this connector is route(), perhaps with a where";
-                (key, message.to_owned(), Some("write route() where and a condition".to_owned()))
-            })?,
+            "statement" => {
+                let wrong = "a statement of this connector is route(), perhaps with a where";
+                let hint = "write route() where and a condition";
+                match route_where(&self.statement).ok_or_else(|| Mistake::at(key, wrong, hint))? {
+                    "" => return Ok(TestConfig::Always),
+                    condition => condition,
+                }
+            }
             _ => self.condition.trim(),
         };
-        if key == "condition" && text.is_empty() {
-            return Err((key, "the condition is empty".to_owned(), None));
+        if text.is_empty() {
+            return Err(Mistake::at(key, "the condition is empty", "write it, or take the route out"));
         }
-        let about_request = text.starts_with("request[");
         match self.context {
-            None | Some(RouteContext::Request) if about_request => {}
+            None if text.starts_with("request[") => {}
             Some(RouteContext::Request) => {}
             context => return Ok(TestConfig::Condition { text, context }),
         }
         let hint = "write request[\"name\"] == \"value\", or !=";
         RequestCondition::parse(text)
             .map(TestConfig::Request)
-            .map_err(|message| (key, message, Some(hint.to_owned())))
+            .map_err(|message| Mistake::at(key, &message, hint))
+    }
+}
+
+impl Mistake {
+    fn at(key: &'static str, message: &str, hint: &str) -> Self {
+        Mistake { key, offset: 0, message: message.to_owned(), hint: Some(hint.to_owned()) }
+    }
+}
+
+impl RouteContext {
+    /// The language's context; `None` for those that it does not have.
+    fn of_language(self) -> Option<Context> {
+        match self {
+            RouteContext::Resource => Some(Context::Resource),
+            RouteContext::Span => Some(Context::Span),
+            RouteContext::Metric => Some(Context::Metric),
+            RouteContext::DataPoint => Some(Context::DataPoint),
+            RouteContext::Log => Some(Context::Log),
+            RouteContext::Request | RouteContext::Client => None,
+        }
     }
 }
 

@@ -27,13 +27,14 @@ use smallvec::SmallVec;
 use super::{Connector, Target};
 use crate::components::BuildError;
 use crate::config::types::type_of;
+use crate::ottl::{ErrorMode, Rules};
 use crate::pdata::{Batch, Signal};
 use crate::pipeline::stages::FanOut;
 use crate::pipeline::{Acks, BuildContext, Consumer, Verdict};
 use crate::processors::edit::{Edit, Program};
 use crate::telemetry::Counter;
 
-pub use config::{ErrorMode, RouteAction, RouteConfig, RouteContext, RoutingConfig};
+pub use config::{RouteAction, RouteConfig, RouteContext, RoutingConfig};
 
 use config::TestConfig;
 use request::RequestCondition;
@@ -102,7 +103,7 @@ pub fn build(
     for route in &config.table {
         // Pipelines of other signals have an instance of their own.
         let Some(to) = fan_out(&route.pipelines, signal, &targets)? else { continue };
-        let test = Test::new(route, signal)?;
+        let test = Test::new(route, signal, config.error_mode, &cx.id)?;
         routes.push(Route { test, copy: route.action == RouteAction::Copy, to });
     }
     let books = Arc::new(Books::new(cx, signal));
@@ -135,19 +136,24 @@ fn fan_out(
 }
 
 impl Test {
-    fn new(route: &RouteConfig, signal: Signal) -> Result<Self, BuildError> {
+    fn new(route: &RouteConfig, signal: Signal, mode: ErrorMode, owner: &str) -> Result<Self, BuildError> {
         let parts = |edit: &dyn Fn(bool) -> Result<Edit, String>| {
             let half = |keep| edit(keep).map(|edit| Program::new(signal, vec![edit]));
             Ok::<_, String>(Test::Parts(Box::new(Parts { fitting: half(true)?, others: half(false)? })))
         };
-        match route.test().map_err(|(_, message, _)| message)? {
+        match route.test().map_err(|mistake| mistake.message)? {
             TestConfig::Tenant(names) => Ok(Test::Tenant(names.to_vec())),
             TestConfig::Request(condition) => Ok(Test::Request(condition)),
             TestConfig::Attribute { name, equals, fits } => {
                 parts(&|keep| attribute::edit(name, equals, fits, keep))
             }
-            TestConfig::Condition { text: "", .. } => Ok(Test::Always),
-            TestConfig::Condition { .. } => Err("conditions are not there yet".to_owned()),
+            TestConfig::Always => Ok(Test::Always),
+            TestConfig::Condition { text, context } => parts(&|keep| {
+                // What fails has been met by the first walk, which is that for the others.
+                let mode = if keep { ErrorMode::Silent } else { mode };
+                let group = route.compile(text, context, signal, mode).map_err(|mistake| mistake.message)?;
+                Ok(Rules::filter(owner, signal, vec![group], keep, None).edit())
+            }),
         }
     }
 

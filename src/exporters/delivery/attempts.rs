@@ -9,7 +9,7 @@ use super::life::SPREAD;
 use super::shared::{Phase, Shared};
 use super::tenancy::Tenancy;
 use super::{Attempt, Backoff, Outcome, Sender};
-use crate::pdata::ClientInfo;
+use crate::pdata::{ClientInfo, Tenant};
 
 /// The longest wait a destination can ask for: beyond it the number is more likely wrong than meant.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -103,7 +103,8 @@ pub(super) async fn deliver<B: Sync, S: Sender<B>>(
         }
         tracing::info!(
             otelcol.component.id = %shared.id, otelcol.component.kind = "exporter",
-            otelcol.signal = shared.signal.name(), error = reason, interval = ?wait,
+            otelcol.signal = shared.signal.name(), tenant = tenancy.tenant().map(Tenant::name), error = reason,
+            interval = ?wait,
             "Exporting failed. Will retry the request after interval."
         );
         // Listening comes first: what is told from here on is heard.
@@ -175,7 +176,8 @@ async fn rest(
     }
 }
 
-async fn closed(shared: &Shared) {
+/// Waits until sending has ended.
+pub(super) async fn closed(shared: &Shared) {
     // The engine keeps the channel open, so that this cannot fail.
     let _ = shared.phase.subscribe().wait_for(|phase| *phase == Phase::Closed).await;
 }

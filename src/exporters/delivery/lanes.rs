@@ -5,14 +5,15 @@
 //! lane has anything that may start. Inside a lane order is kept.
 //!
 //! Costs: a push or pop is a hash of the lane's name and a few steps, without an allocation in the steady state; a
-//! pop looks in vain once at each lane that may not start. A lane exists for as long as it holds anything.
+//! pop looks in vain once at each lane that may not start, and at none that sleeps. A lane exists for as long as it
+//! holds anything.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::pdata::{Batch, Tenant};
 
-/// What a lane may take in one turn, in bytes.
-pub(super) const QUANTUM: usize = 64 << 10;
+/// What a lane may take in one turn, in bytes, where nothing else is said.
+const QUANTUM: usize = 64 << 10;
 /// How many empty lanes keep their memory for the next one, and room for how many items each.
 const SPARE: usize = 16;
 
@@ -25,17 +26,30 @@ pub(super) struct LaneKey {
     pub demoted: bool,
 }
 
+/// Whether the first item of a lane may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chance {
+    Now,
+    NotNow,
+    /// Not before the tenant is [woken](Lanes::wake): nobody asks until then.
+    Asleep,
+}
+
 /// Lanes of things that wait.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     lanes: Vec<Lane<T>>,
     /// Places in `lanes` that hold nothing.
     free: Vec<usize>,
-    /// Where the lane of each key is; only lanes that hold something.
+    /// Where the lane of each key is; only lanes that hold something. The one that most agents have alone, without a
+    /// tenant and not demoted, is found without a hash.
     index: HashMap<LaneKey, usize>,
-    /// Whose turn it is, first those that are not demoted, then those that are.
+    plain: Option<usize>,
+    /// Whose turn it is, first those that are not demoted, then those that are; none that sleeps.
     turns: [VecDeque<usize>; 2],
     len: usize,
+    /// What a lane may take in one turn, in bytes.
+    quantum: usize,
 }
 
 #[derive(Debug)]
@@ -46,6 +60,7 @@ struct Lane<T> {
     deficit: usize,
     /// Whether it has had what this turn brings.
     granted: bool,
+    asleep: bool,
 }
 
 impl LaneKey {
@@ -53,24 +68,30 @@ impl LaneKey {
     pub fn of(batch: &Batch) -> Self {
         LaneKey { tenant: batch.tenant.clone(), demoted: batch.demoted }
     }
+
+    fn is_plain(&self) -> bool {
+        self.tenant.is_none() && !self.demoted
+    }
 }
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        Lanes {
-            lanes: Vec::new(),
-            free: Vec::new(),
-            index: HashMap::new(),
-            turns: [VecDeque::new(), VecDeque::new()],
-            len: 0,
-        }
+        Lanes::with_quantum(QUANTUM)
     }
 }
 
 impl<T> Lanes<T> {
-    /// How much waits in all lanes.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Lanes that may take so many bytes in one turn.
+    pub fn with_quantum(quantum: usize) -> Self {
+        Lanes {
+            lanes: Vec::new(),
+            free: Vec::new(),
+            index: HashMap::new(),
+            plain: None,
+            turns: [VecDeque::new(), VecDeque::new()],
+            len: 0,
+            quantum,
+        }
     }
 
     /// Whether nothing waits.
@@ -80,21 +101,17 @@ impl<T> Lanes<T> {
 
     /// Whether something waits in this lane.
     pub fn holds(&self, key: &LaneKey) -> bool {
-        self.index.contains_key(key)
+        self.len > 0 && self.find(key).is_some()
     }
 
-    /// The first of each lane, in no order.
-    pub fn firsts(&self) -> impl Iterator<Item = (&LaneKey, &T)> {
-        self.index.values().filter_map(|&at| {
-            let lane = self.lanes.get(at)?;
-            Some((&lane.key, &lane.items.front()?.1))
-        })
+    fn find(&self, key: &LaneKey) -> Option<usize> {
+        if key.is_plain() { self.plain } else { self.index.get(key).copied() }
     }
 
     /// Puts something last in its lane; `bytes` is what it takes of the lane's turn.
     pub fn push(&mut self, key: LaneKey, bytes: usize, item: T) {
         self.len += 1;
-        if let Some(lane) = self.index.get(&key).and_then(|&at| self.lanes.get_mut(at)) {
+        if let Some(lane) = self.find(&key).and_then(|at| self.lanes.get_mut(at)) {
             lane.items.push_back((bytes, item));
             return;
         }
@@ -102,42 +119,65 @@ impl<T> Lanes<T> {
         if let Some(turns) = self.turns.get_mut(usize::from(key.demoted)) {
             turns.push_back(at);
         }
-        self.index.insert(key.clone(), at);
+        if key.is_plain() {
+            self.plain = Some(at);
+        } else {
+            self.index.insert(key.clone(), at);
+        }
         match self.lanes.get_mut(at) {
             Some(lane) => {
-                (lane.key, lane.deficit, lane.granted) = (key, 0, false);
+                (lane.key, lane.deficit, lane.granted, lane.asleep) = (key, 0, false, false);
                 lane.items.push_back((bytes, item));
             }
             None => {
                 let items = VecDeque::from([(bytes, item)]);
-                self.lanes.push(Lane { key, items, deficit: 0, granted: false });
+                self.lanes.push(Lane { key, items, deficit: 0, granted: false, asleep: false });
             }
         }
     }
 
     /// Takes what is next of the lanes whose first item may start, as `may_start` says. It is asked several times.
     pub fn pop(&mut self, mut may_start: impl FnMut(&LaneKey, &T) -> bool) -> Option<T> {
-        (0..self.turns.len()).find_map(|class| self.pop_of(class, &mut may_start))
+        self.pop_or_sleep(|key, item| if may_start(key, item) { Chance::Now } else { Chance::NotNow })
     }
 
-    fn pop_of(&mut self, class: usize, may_start: &mut impl FnMut(&LaneKey, &T) -> bool) -> Option<T> {
+    /// The same, for lanes of which it can be said that they will not start until something happens.
+    pub fn pop_or_sleep(&mut self, mut chance: impl FnMut(&LaneKey, &T) -> Chance) -> Option<T> {
+        (0..self.turns.len()).find_map(|class| self.pop_of(class, &mut chance))
+    }
+
+    /// Something has happened to a tenant: its lanes are asked again.
+    pub fn wake(&mut self, tenant: &Tenant) {
+        for demoted in [false, true] {
+            let key = LaneKey { tenant: Some(tenant.clone()), demoted };
+            if let Some(at) = self.find(&key)
+                && let Some(lane) = self.lanes.get_mut(at)
+                && std::mem::take(&mut lane.asleep)
+                && let Some(turns) = self.turns.get_mut(usize::from(demoted))
+            {
+                turns.push_back(at);
+            }
+        }
+    }
+
+    fn pop_of(&mut self, class: usize, chance: &mut impl FnMut(&LaneKey, &T) -> Chance) -> Option<T> {
         if self.turns.get(class)?.is_empty() {
             return None;
         }
-        let rounds = match self.round(class, may_start) {
+        let rounds = match self.round(class, chance) {
             Ok(item) => return Some(item),
             Err(rounds) => rounds?,
         };
         // Nobody's turns have added up to the bytes of its first item: all rounds until somebody's have, but the last.
-        let more = QUANTUM.saturating_mul(rounds.saturating_sub(1));
+        let more = self.quantum.saturating_mul(rounds.saturating_sub(1));
         for &at in self.turns.get(class)? {
             if let Some(lane) = self.lanes.get_mut(at)
-                && lane.items.front().is_some_and(|(_, item)| may_start(&lane.key, item))
+                && lane.items.front().is_some_and(|(_, item)| chance(&lane.key, item) == Chance::Now)
             {
                 lane.deficit = lane.deficit.saturating_add(more);
             }
         }
-        self.round(class, may_start).ok()
+        self.round(class, chance).ok()
     }
 
     /// Gives each lane its turn until one has saved enough for its first item. Otherwise says how many rounds more
@@ -145,28 +185,37 @@ impl<T> Lanes<T> {
     fn round(
         &mut self,
         class: usize,
-        may_start: &mut impl FnMut(&LaneKey, &T) -> bool,
+        chance: &mut impl FnMut(&LaneKey, &T) -> Chance,
     ) -> Result<T, Option<usize>> {
         let mut least: Option<usize> = None;
         for _ in 0..self.turns.get(class).map_or(0, VecDeque::len) {
             let Some(turns) = self.turns.get_mut(class) else { break };
             let Some(lane) = turns.front().and_then(|&at| self.lanes.get_mut(at)) else { break };
-            if let Some((bytes, item)) = lane.items.front()
-                && may_start(&lane.key, item)
-            {
-                if !lane.granted {
-                    lane.granted = true;
-                    lane.deficit = lane.deficit.saturating_add(QUANTUM);
+            let Some((bytes, item)) = lane.items.front() else { break };
+            match chance(&lane.key, item) {
+                Chance::Now => {
+                    if !lane.granted {
+                        lane.granted = true;
+                        lane.deficit = lane.deficit.saturating_add(self.quantum);
+                    }
+                    if let Some(left) = lane.deficit.checked_sub(*bytes) {
+                        lane.deficit = left;
+                        return self.take_first(class).ok_or(None);
+                    }
+                    let rounds = (bytes - lane.deficit).div_ceil(self.quantum.max(1));
+                    least = Some(least.map_or(rounds, |least| least.min(rounds)));
+                    lane.granted = false;
+                    turns.rotate_left(1);
                 }
-                if let Some(left) = lane.deficit.checked_sub(*bytes) {
-                    lane.deficit = left;
-                    return self.take_first(class).ok_or(None);
+                Chance::NotNow => {
+                    lane.granted = false;
+                    turns.rotate_left(1);
                 }
-                let rounds = (bytes - lane.deficit).div_ceil(QUANTUM);
-                least = Some(least.map_or(rounds, |least| least.min(rounds)));
+                Chance::Asleep => {
+                    (lane.granted, lane.asleep) = (false, true);
+                    turns.pop_front();
+                }
             }
-            lane.granted = false;
-            turns.rotate_left(1);
         }
         Err(least)
     }
@@ -187,7 +236,11 @@ impl<T> Lanes<T> {
                 lane.items = VecDeque::new();
             }
             let key = std::mem::take(&mut lane.key);
-            self.index.remove(&key);
+            if key.is_plain() {
+                self.plain = None;
+            } else {
+                self.index.remove(&key);
+            }
             self.free.push(at);
             if self.len == 0 {
                 self.forget();
@@ -208,7 +261,10 @@ impl<T> Lanes<T> {
 
     /// Takes everything, lane by lane.
     pub fn take_all(&mut self) -> Vec<T> {
-        let all = std::mem::take(self);
+        let all = std::mem::replace(self, Lanes::with_quantum(self.quantum));
         all.lanes.into_iter().flat_map(|lane| lane.items).map(|(_, item)| item).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //!
 //! `queue_size` bounds all batches together. A batch that has a tenant must fit its lane's share, too:
 //! * [`ALPHA`] times what is free in the queue now. One tenant alone can fill four fifths, two can fill four ninths
-//!   each, ten about a tenth each, and there is always room for one more;
+//!   each, ten about a tenth each, and there is room for one more, as long as shares are several batches;
 //! * the tenant's `queue_share` of the whole queue;
 //! * in bytes, as much as is free in the process-wide ledger now (`memory`): a destination that throttles a tenant
 //!   must not cost all others their memory.
@@ -332,3 +332,6 @@ impl Queue {
         parked
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus::IntGauge;
+use prometheus::core::Collector;
+use prometheus::{IntGauge, IntGaugeVec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -202,14 +203,32 @@ impl Tenancies {
             let help = "Items of a tenant that an exporter has sent, given up on or refused.";
             self.metrics.series("tidegate_exporter_tenant_items", help, &labels)
         };
-        let help = "Items of a tenant, taken and not yet sent, given up or refused.";
-        let labels = ["exporter", "data_type", "tenant"];
-        let queued = self.metrics.gauge("tidegate_exporter_tenant_queued_items", help, &labels);
         Books {
             sent: count("sent"),
             failed: count("failed"),
             refused: count("refused"),
-            queued: queued.map(|family| family.with_label_values(&[exporter, data_type, tenant.name()])),
+            queued: self.queued().map(|f| f.with_label_values(&[exporter, data_type, tenant.name()])),
+        }
+    }
+
+    fn queued(&self) -> Option<IntGaugeVec> {
+        let help = "Items of a tenant, taken and not yet sent, given up or refused.";
+        let labels = ["exporter", "data_type", "tenant"];
+        self.metrics.gauge("tidegate_exporter_tenant_queued_items", help, &labels)
+    }
+}
+
+impl Drop for Tenancies {
+    /// The gauges go with the exporter, as its others do; what was counted stays.
+    fn drop(&mut self) {
+        let Some(family) = self.queued() else { return };
+        for metric in family.collect().iter().flat_map(|f| f.get_metric()) {
+            let label =
+                |name: &str| metric.get_label().iter().find(|l| l.name() == name).map_or("", |l| l.value());
+            if label("exporter") == self.id && label("data_type") == self.signal.name() {
+                // Gone already is as good.
+                let _ = family.remove_label_values(&[label("exporter"), label("data_type"), label("tenant")]);
+            }
         }
     }
 }

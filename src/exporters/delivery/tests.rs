@@ -1,6 +1,7 @@
 //! Delivery against a scripted sender, on a paused clock: what is sent when, who is told what, and the books.
 
 mod rig;
+mod tenants;
 
 use std::time::Duration;
 

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::components::ComponentConfig;
 use crate::config::types::{ByteSize, Optional};
 use crate::config::{Cx, Node};
 use crate::exporters::delivery::{QueueConfig, RetryConfig};
+use crate::exporters::tenant::check_header;
 use crate::loki::{DEFAULT_LABELS, LabelSource, check_label_name, check_tenant};
 use crate::net::client::{HttpClientConfig, HttpCompression};
 use crate::relabel::RelabelConfig;
@@ -14,9 +17,6 @@ use crate::{config, config_enum};
 
 /// Headers that the protocol sets.
 pub(super) const RESERVED: [&str; 3] = ["content-encoding", "content-type", "user-agent"];
-
-/// The header that names the tenant.
-pub(super) const TENANT_HEADER: &str = "x-scope-orgid";
 
 config_enum! {
     /// The form of requests.
@@ -199,8 +199,12 @@ config! {
 }
 
 config! {
-    /// Whose data it is: the header `X-Scope-OrgID`.
+    /// Whose data it is, and how Loki is told. An attribute of the data itself wins, then `value`, then the tenant that
+    /// a `tenant` processor found.
     pub struct TenantConfig {
+        /// The header that carries the name of the tenant. Empty: none is sent. A header of this name in `headers` is
+        /// for data whose tenant neither `value` nor an attribute says.
+        pub header: String = "X-Scope-OrgID".to_owned(),
         /// The tenant of all data, or of what has no tenant of its own.
         pub value: String = String::new(),
         /// The attribute that holds the tenant, looked for in the resource, then in the log record.
@@ -211,11 +215,22 @@ config! {
 
 impl TenantConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
+        let mut fail = |key: &str, why: String| cx.within(key, |cx| cx.error(node.pos_of(key), why));
         if !self.value.is_empty()
             && let Err(why) = check_tenant(&self.value)
         {
-            cx.within("value", |cx| cx.error(node.pos_of("value"), why));
+            fail("value", why);
         }
+        if let Err(why) = check_header(&self.header) {
+            fail("header", why);
+        } else if self.header.is_empty() && !(self.value.is_empty() && self.from_attribute.is_empty()) {
+            fail("header", "a tenant is configured, and no header to name it in".to_owned());
+        }
+    }
+
+    /// Whether a header is the one that names the tenant.
+    pub fn is_header(&self, name: &HeaderName) -> bool {
+        self.header.eq_ignore_ascii_case(name.as_str())
     }
 }
 
@@ -292,7 +307,7 @@ impl LokiConfig {
         for (name, _) in self.client.headers.iter() {
             if RESERVED.contains(&name.as_str()) {
                 fail("headers", &format!("header \"{name}\" is set by the exporter"));
-            } else if name.as_str() == TENANT_HEADER && !self.tenant.value.is_empty() {
+            } else if self.tenant.is_header(name) && !self.tenant.value.is_empty() {
                 fail("headers", "the tenant is given twice: in 'headers' and in 'tenant'");
             }
         }

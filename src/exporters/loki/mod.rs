@@ -88,6 +88,8 @@ pub fn options(config: &LokiConfig) -> Result<LokiOptions, BuildError> {
         structured_metadata: config.structured_metadata,
         tenant: (!config.tenant.value.is_empty()).then(|| config.tenant.value.as_str().into()),
         tenant_attribute: config.tenant.from_attribute.clone(),
+        batch_tenant: !config.tenant.header.is_empty()
+            && config.client.headers.iter().all(|(name, _)| !config.tenant.is_header(name)),
         limits: Limits {
             line: limits.max_line_size.get(),
             cut_lines: limits.long_line == LongLineConfig::Truncate,

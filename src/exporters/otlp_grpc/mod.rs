@@ -21,6 +21,7 @@ use self::io::Lent;
 use self::message::Message;
 use super::delivery::otlp::{OtlpEncoder, RpcStatus, partial_success};
 use super::delivery::{Attempt, Delivery, DeliveryConfig, Outcome, QueueConfig, RetryConfig, Sender};
+use super::tenant::{TenantConfig, TenantHeader};
 use crate::components::{BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Optional;
@@ -40,6 +41,8 @@ config! {
     pub struct OtlpGrpcConfig {
         /// The longest one attempt may take. 0 is no limit.
         pub timeout: Duration = Duration::from_secs(5),
+        /// How the destination is told whose data a request carries, where a `tenant` processor has said so.
+        pub tenant: TenantConfig = TenantConfig::default(),
         /// Sends failed requests again.
         pub retry_on_failure: RetryConfig = RetryConfig::default(),
         /// Holds requests until the destination has taken them. On unless `enabled: false`.
@@ -95,6 +98,7 @@ struct GrpcSender {
     config: GrpcClientConfig,
     uri: Uri,
     headers: HeaderMap,
+    tenant: TenantHeader,
     codec: Option<Codec>,
     running: OnceLock<Running>,
 }
@@ -143,7 +147,8 @@ impl GrpcSender {
         let agent = if client.user_agent.is_empty() { user_agent() } else { client.user_agent.clone() };
         let agent = HeaderValue::from_str(&agent).map_err(|e| format!("user_agent: {e}"))?;
         set(header::USER_AGENT, agent);
-        Ok(GrpcSender { config: client.clone(), uri, headers, codec, running: OnceLock::new() })
+        let tenant = TenantHeader::new(&config.tenant, &client.headers);
+        Ok(GrpcSender { config: client.clone(), uri, headers, tenant, codec, running: OnceLock::new() })
     }
 
     async fn attempt(&self, attempt: Attempt<'_, Rope>) -> Result<Outcome, Outcome> {
@@ -152,6 +157,7 @@ impl GrpcSender {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        self.tenant.add(attempt.tenant, request.headers_mut())?;
         if let Some(auth) = &running.auth {
             auth.authorize(attempt.client, request.headers_mut())?;
         }

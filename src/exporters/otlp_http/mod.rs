@@ -17,6 +17,7 @@ use self::body::RopeBody;
 use super::delivery::otlp::OtlpEncoder;
 use super::delivery::{Attempt, Delivery, DeliveryConfig, Outcome, QueueConfig, RetryConfig, Sender};
 use super::http::Post;
+use super::tenant::{TenantConfig, TenantHeader};
 use crate::components::{BuildError, ComponentConfig};
 use crate::config::types::{HttpUrl, Optional};
 use crate::config::{Cx, Node};
@@ -50,6 +51,8 @@ config! {
         pub profiles_endpoint: HttpUrl = HttpUrl::default(),
         /// The form of requests.
         pub encoding: Encoding = Encoding::Proto,
+        /// How the destination is told whose data a request carries, where a `tenant` processor has said so.
+        pub tenant: TenantConfig = TenantConfig::default(),
         /// Sends failed requests again.
         pub retry_on_failure: RetryConfig = RetryConfig::default(),
         /// Holds requests until the destination has taken them. On unless `enabled: false`.
@@ -129,7 +132,8 @@ pub fn build(
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(codec.name()));
     }
     let post = Post::new(&config.client, &config.url(signal)?, headers)?;
-    let sender = HttpSender { config: config.client.clone(), encoding: kind, post };
+    let tenant = TenantHeader::new(&config.tenant, &config.client.headers);
+    let sender = HttpSender { config: config.client.clone(), encoding: kind, tenant, post };
     let delivery = DeliveryConfig {
         queue: config.sending_queue.get().cloned(),
         retry: config.retry_on_failure.clone(),
@@ -148,14 +152,17 @@ fn content_type(encoding: Encoding) -> &'static str {
 struct HttpSender {
     config: HttpClientConfig,
     encoding: Encoding,
+    tenant: TenantHeader,
     post: Post,
 }
 
 impl HttpSender {
     async fn attempt(&self, attempt: Attempt<'_, Rope>) -> Result<Outcome, Outcome> {
+        let mut own = HeaderMap::new();
+        self.tenant.add(attempt.tenant, &mut own)?;
         let body = self.body(attempt.signal, attempt.body)?;
         let len = body.len();
-        let answer = self.post.send(attempt.client, HeaderMap::new(), body.into_body(), len).await?;
+        let answer = self.post.send(attempt.client, own, body.into_body(), len).await?;
         if let (true, Some(message)) = (answer.status.is_success(), answer.broken) {
             return Ok(Outcome::Delivered { rejected: 0, message });
         }

@@ -7,6 +7,7 @@ use crate::components::ComponentConfig;
 use crate::config::types::{ByteSize, HttpUrl, Optional, Unsupported};
 use crate::config::{Cx, Node};
 use crate::exporters::delivery::RetryConfig;
+use crate::exporters::tenant::TenantConfig;
 use crate::net::client::{HttpClientConfig, HttpCompression};
 use crate::prometheus::config::{
     ResourceConstantLabelsConfig, ResourceToTelemetryConfig, check_constant_labels, check_name_prefix,
@@ -18,6 +19,9 @@ use crate::{config, config_enum};
 /// Headers that the protocol sets.
 pub(super) const RESERVED: [&str; 4] =
     ["content-encoding", "content-type", "user-agent", "x-prometheus-remote-write-version"];
+
+/// Those of them, and those the exporter adds, that could be taken for a tenant's.
+const OWN: [&str; 2] = ["x-prometheus-remote-write-version", "retry-attempt"];
 
 /// The largest request that can be asked for: offsets into it have 32 bits, and no receiver takes as much.
 const LARGEST: i64 = 1 << 30;
@@ -162,6 +166,9 @@ config! {
         pub wal: Unsupported = Unsupported,
         /// Request metadata that is forwarded as headers. Needs `include_metadata` at the receiver.
         pub include_metadata_keys: Vec<String> = Vec::new(),
+        /// How the destination is told whose data a request carries. It goes before a key of the same name in
+        /// `include_metadata_keys`.
+        pub tenant: TenantConfig = TenantConfig::default(),
         /// Makes native histograms with custom buckets of histograms. 2.0 only.
         pub convert_explicit_histograms_to_nhcb: bool = false,
         /// Sends such histograms in the classic form too.
@@ -243,6 +250,15 @@ impl RemoteWriteConfig {
             let why = "max_batch_request_parallelism can't be set to below 1";
             fail("max_batch_request_parallelism", why.to_owned());
         }
+        let header = self.tenant.header.to_ascii_lowercase();
+        if OWN.contains(&header.as_str()) {
+            let why = format!("header \"{header}\" is set by the exporter");
+            cx.within("tenant", |cx| {
+                let at = node.get("tenant").map_or(node.pos, |at| at.pos_of("header"));
+                cx.within("header", |cx| cx.error(at, why));
+            });
+        }
+        let mut fail = |key: &str, why: String| cx.within(key, |cx| cx.error(node.pos_of(key), why));
         for key in &self.include_metadata_keys {
             let name = key.to_ascii_lowercase();
             if RESERVED.contains(&name.as_str()) {

@@ -13,7 +13,7 @@ use crate::components::BuildError;
 use crate::exporters::delivery::sharded::ShardBody;
 use crate::exporters::delivery::{Attempt, Outcome, Sender};
 use crate::exporters::http::{Answer, Post};
-use crate::pdata::ClientInfo;
+use crate::exporters::tenant::TenantHeader;
 use crate::net::auth::ClientKey;
 use crate::pipeline::{BuildContext, RunContext, StartError};
 use crate::prometheus::remote::{Negotiation, Version, WriteBody};
@@ -31,6 +31,7 @@ pub(super) struct WriteSender {
     negotiation: Arc<Negotiation>,
     /// Metadata keys and the headers they become.
     forwarded: Vec<(String, HeaderName)>,
+    tenant: TenantHeader,
     fallbacks: Counter,
     id: String,
 }
@@ -48,6 +49,7 @@ impl WriteSender {
             post: Post::new(config.http(), config.url().as_str(), headers)?,
             negotiation: negotiation.clone(),
             forwarded: config.include_metadata_keys.iter().filter_map(header).collect(),
+            tenant: TenantHeader::new(&config.tenant, &config.http().headers),
             fallbacks: cx.metrics.series(
                 "tidegate_remote_write_fallbacks",
                 "How often a destination turned out not to know remote write 2.0 and was sent 1.0.",
@@ -59,7 +61,7 @@ impl WriteSender {
 
     async fn post(
         &self,
-        client: &ClientInfo,
+        attempt: &Attempt<'_, WriteBody>,
         version: Version,
         block: Bytes,
         attempts: u32,
@@ -75,14 +77,15 @@ impl WriteSender {
             headers.insert(RETRY_ATTEMPT, HeaderValue::from(attempts));
         }
         for (key, name) in &self.forwarded {
-            for value in client.metadata(key).unwrap_or_default() {
+            for value in attempt.client.metadata(key).unwrap_or_default() {
                 if let Ok(value) = HeaderValue::try_from(value) {
                     headers.append(name.clone(), value);
                 }
             }
         }
+        self.tenant.add(attempt.tenant, &mut headers)?;
         let len = block.len();
-        self.post.send(client, headers, block.into(), len).await
+        self.post.send(attempt.client, headers, block.into(), len).await
     }
 
     async fn attempt(&self, attempt: Attempt<'_, WriteBody>) -> Result<Outcome, Outcome> {
@@ -91,7 +94,7 @@ impl WriteSender {
         let items = body.items();
         if body.version() == Version::V2 && self.negotiation.version(Instant::now()) == Version::V2 {
             let block = body.wire().clone();
-            let answer = self.post(attempt.client, Version::V2, block, attempts).await?;
+            let answer = self.post(&attempt, Version::V2, block, attempts).await?;
             let confirmed = self.negotiation.is_confirmed();
             match answer::read(&answer, Version::V2, body.counts(), items, confirmed, self.post.shown()) {
                 Verdict::Older => self.fall_back(&answer),
@@ -111,7 +114,7 @@ impl WriteSender {
                 block.ok_or_else(|| Outcome::TooLarge { reason: reason() })?
             }
         };
-        let answer = self.post(attempt.client, Version::V1, block, attempts).await?;
+        let answer = self.post(&attempt, Version::V1, block, attempts).await?;
         match answer::read(&answer, Version::V1, body.counts(), items, true, self.post.shown()) {
             Verdict::End(outcome) => Ok(outcome),
             Verdict::Older => Ok(Outcome::rejected("there is no older version than 1.0")),

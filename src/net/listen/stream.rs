@@ -11,7 +11,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::Slot;
-use crate::net::tls::ServerTls;
+use crate::net::tls::{ServerTls, names};
+use crate::pdata::ClientCertificate;
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -78,6 +79,15 @@ impl Stream {
         match self {
             Stream::Plain(raw) => raw.peer_addr(),
             Stream::Tls(tls) => tls.get_ref().0.peer_addr(),
+        }
+    }
+
+    /// What the client's certificate calls it, where TLS has verified one.
+    pub fn certificate(&self) -> Option<ClientCertificate> {
+        match self {
+            Stream::Plain(_) => None,
+            // Servers ask for certificates only where they verify them.
+            Stream::Tls(tls) => names(tls.get_ref().1.peer_certificates()?.first()?),
         }
     }
 

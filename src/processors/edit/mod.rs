@@ -41,14 +41,14 @@ pub use action::{Action, ActionKind, ConvertedType};
 pub(crate) use action::{Op, regex_error};
 #[allow(unused_imports, reason = "the names that rules are written with")]
 pub(crate) use rewrite::{Facts, Fate, Kind, Level, Levels, Message, Rewrite, StepCx};
-pub(crate) use value::{Scalar, put_any};
+pub(crate) use value::{Scalar, put_any, text as value_text};
 
 use crate::pdata::wire::{Cursor, WireError};
 use crate::pdata::{Batch, Rope, Signal, count};
 use crate::processors::matching::Matcher;
 
 /// What one editing processor contributes to the program.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Edit {
     steps: Vec<Step>,
 }

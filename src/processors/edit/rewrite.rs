@@ -126,6 +126,7 @@ impl Levels {
     pub(crate) const SCOPE: Levels = Levels(2);
     pub(crate) const METRIC: Levels = Levels(4);
     pub(crate) const ITEM: Levels = Levels(8);
+    #[cfg(test)]
     pub(crate) const EVENT: Levels = Levels(16);
     /// Whatever stands below resources.
     pub(crate) const BELOW_RESOURCE: Levels = Levels(2 | 4 | 8 | 16);
@@ -239,6 +240,14 @@ impl<'a> Message<'a> {
                 self.attrs.push(self.src, key, value);
             }
         }
+        Ok(())
+    }
+
+    /// Adds an attribute of a key that is not there yet, without looking: for long lists.
+    pub(crate) fn add_attribute(&mut self, key: &[u8], value: &[u8]) -> Result<(), WireError> {
+        let value = self.attrs.store(value)?;
+        let key = self.attrs.store(key)?;
+        self.attrs.push(self.src, key, value);
         Ok(())
     }
 

@@ -167,7 +167,7 @@ pub(super) fn put_converted(out: &mut Vec<u8>, any: &[u8], target: Target) -> Re
 }
 
 /// A value as text: what a `string` conversion gives. Lists and maps are compact JSON with sorted keys.
-fn text(any: &[u8]) -> Result<String, WireError> {
+pub(crate) fn text(any: &[u8]) -> Result<String, WireError> {
     let value = Scalar::read(any)?;
     Ok(match value {
         Scalar::Empty => String::new(),

@@ -5,9 +5,10 @@ use crate::components::ComponentConfig;
 use crate::config;
 use crate::config::types::Unsupported;
 use crate::config::{Cx, Node};
+use crate::ottl::{ConditionGroup, Context, ErrorMode};
 use crate::pdata::Signal;
 use crate::processors::matching::{MatchConfig, RegexpConfig};
-use crate::processors::statements::{Code, ConditionGroup, ErrorMode, Groups};
+use crate::processors::statements::{Code, ConditionBlock, Groups, Problem, condition_groups, conditions};
 
 config! {
     /// Drops spans, span events, metrics, data points and log records.
@@ -16,11 +17,11 @@ config! {
         pub error_mode: ErrorMode = ErrorMode::Ignore,
         /// Traces: what any of these OTTL conditions holds for is dropped. Conditions, or blocks of conditions with a
         /// context.
-        pub trace_conditions: Groups<ConditionGroup> = Groups::default(),
+        pub trace_conditions: Groups<ConditionBlock> = Groups::default(),
         /// Metrics: the same.
-        pub metric_conditions: Groups<ConditionGroup> = Groups::default(),
+        pub metric_conditions: Groups<ConditionBlock> = Groups::default(),
         /// Logs: the same.
-        pub log_conditions: Groups<ConditionGroup> = Groups::default(),
+        pub log_conditions: Groups<ConditionBlock> = Groups::default(),
         /// Not supported: profiles are not handled here.
         pub profile_conditions: Unsupported = Unsupported,
         /// Traces: the older form of `trace_conditions`, one list a context.
@@ -139,10 +140,10 @@ impl FilterConfig {
     fn check(&self, node: &Node, cx: &mut Cx) {
         for styles in &STYLES {
             styles.check(node, cx);
-            let sections =
-                styles.lists.iter().map(|(section, key)| node.get(section).and_then(|n| n.get(key)));
-            for list in sections.chain([node.get(styles.inferred)]).flatten().filter(|n| !n.is_null()) {
-                cx.error(list.pos, "OTTL conditions are not supported yet");
+        }
+        for signal in Signal::ALL {
+            if let Err(problems) = self.conditions(signal) {
+                problems.into_iter().for_each(|problem| problem.report(cx));
             }
         }
         let blocks = [
@@ -157,6 +158,48 @@ impl FilterConfig {
                 cx.within(section, |cx| cx.within(key, |cx| cx.error(pos, why)));
             }
         }
+    }
+}
+
+impl FilterConfig {
+    /// Compiles the conditions for a signal.
+    pub(super) fn conditions(&self, signal: Signal) -> Result<Vec<ConditionGroup>, Vec<Problem>> {
+        let (traces, metrics, logs) = (&self.traces, &self.metrics, &self.logs);
+        type List<'a> = (&'static str, &'a [Code], Context);
+        let (key, inferred, lists): (&str, _, &[List<'_>]) = match signal {
+            Signal::Traces => (
+                "trace_conditions",
+                &self.trace_conditions,
+                &[
+                    ("traces::resource", &traces.resource, Context::Resource),
+                    ("traces::span", &traces.span, Context::Span),
+                    ("traces::spanevent", &traces.spanevent, Context::SpanEvent),
+                ],
+            ),
+            Signal::Metrics => (
+                "metric_conditions",
+                &self.metric_conditions,
+                &[
+                    ("metrics::resource", &metrics.resource, Context::Resource),
+                    ("metrics::metric", &metrics.metric, Context::Metric),
+                    ("metrics::datapoint", &metrics.datapoint, Context::DataPoint),
+                ],
+            ),
+            Signal::Logs => (
+                "log_conditions",
+                &self.log_conditions,
+                &[
+                    ("logs::resource", &logs.resource, Context::Resource),
+                    ("logs::log_record", &logs.log_record, Context::Log),
+                ],
+            ),
+        };
+        let mut problems = Vec::new();
+        let mut groups = condition_groups(key, inferred, signal, self.error_mode, &mut problems);
+        for (path, list, context) in lists {
+            groups.extend(conditions(path, list, Some(*context), signal, self.error_mode, &mut problems));
+        }
+        if problems.is_empty() { Ok(groups) } else { Err(problems) }
     }
 }
 

@@ -28,6 +28,7 @@ pub use config::{FilterConfig, LogFilters, MetricFilters, SpanFilters, TraceFilt
 pub use older::{LogMatch, MetricMatch, MetricMatchType};
 
 use crate::components::BuildError;
+use crate::ottl::Rules;
 use crate::pdata::Signal;
 use crate::pdata::wire::WireError;
 use crate::pipeline::{BuildContext, Stage};
@@ -38,8 +39,16 @@ use legacy::Legacy;
 /// A compiled filter for one signal.
 #[derive(Debug)]
 struct Filter {
-    legacy: Legacy,
+    what: What,
     counters: Counters,
+}
+
+/// The styles it can be written in; a signal uses one.
+#[derive(Debug)]
+enum What {
+    Nothing,
+    Conditions(Rules),
+    Older(Legacy),
 }
 
 /// What has been dropped: in the Collector's name, and in ours.
@@ -53,33 +62,60 @@ struct Counters {
 /// # Errors
 /// Criteria or conditions that cannot be compiled, in a config that was not decoded from a file.
 pub fn build(config: &FilterConfig, signal: Signal, cx: &BuildContext) -> Result<Stage, BuildError> {
+    let groups = config
+        .conditions(signal)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     let legacy = match signal {
         Signal::Traces => older::spans(config.spans.include.as_ref(), config.spans.exclude.as_ref())?,
         Signal::Metrics => older::metrics(config.metrics.include.as_ref(), config.metrics.exclude.as_ref())?,
         Signal::Logs => older::logs(config.logs.include.as_ref(), config.logs.exclude.as_ref())?,
     };
-    Ok(Stage::Edit(Edit::rules(Arc::new(Filter { legacy, counters: Counters::new(signal, cx) }))))
+    let what = match (groups.is_empty(), legacy.is_empty()) {
+        (true, true) => What::Nothing,
+        (false, true) => What::Conditions(Rules::filter(&cx.id, signal, groups, false, None)),
+        (true, false) => What::Older(legacy),
+        (false, false) => {
+            return Err("conditions and include or exclude cannot be used at the same time".into());
+        }
+    };
+    Ok(Stage::Edit(Edit::rules(Arc::new(Filter { what, counters: Counters::new(signal, cx) }))))
 }
 
 impl Rewrite for Filter {
-    fn levels(&self, _signal: Signal) -> Levels {
-        self.legacy.levels()
+    fn levels(&self, signal: Signal) -> Levels {
+        match &self.what {
+            What::Nothing => Levels::NONE,
+            What::Conditions(rules) => rules.levels(signal),
+            What::Older(legacy) => legacy.levels(),
+        }
     }
 
     fn drops(&self) -> bool {
-        !self.legacy.is_empty()
+        !matches!(self.what, What::Nothing)
     }
 
-    fn looks_below(&self, _signal: Signal) -> bool {
-        self.legacy.asks_points()
+    fn looks_below(&self, signal: Signal) -> bool {
+        match &self.what {
+            What::Nothing => false,
+            What::Conditions(rules) => rules.looks_below(signal),
+            What::Older(legacy) => legacy.asks_points(),
+        }
     }
 
-    fn scratch(&self, _facts: &Facts<'_>) -> Box<dyn Any> {
-        self.legacy.scratch()
+    fn scratch(&self, facts: &Facts<'_>) -> Box<dyn Any> {
+        match &self.what {
+            What::Nothing => Box::new(()),
+            What::Conditions(rules) => rules.scratch(facts),
+            What::Older(legacy) => legacy.scratch(),
+        }
     }
 
     fn apply(&self, message: &mut Message<'_>, cx: &mut StepCx<'_>) -> Result<Fate, WireError> {
-        self.legacy.apply(message, cx)
+        match &self.what {
+            What::Nothing => Ok(Fate::Skip),
+            What::Conditions(rules) => rules.apply(message, cx),
+            What::Older(legacy) => legacy.apply(message, cx),
+        }
     }
 
     fn dropped(&self, items: usize) {

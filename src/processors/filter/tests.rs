@@ -1,4 +1,5 @@
 //! What filters drop and keep, by decoding what is left; and what can be wrong with their configuration.
 
+mod conditions;
 mod config;
 mod older;

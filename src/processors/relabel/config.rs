@@ -4,7 +4,9 @@ use super::label;
 use super::rules::{Rules, Wrong};
 use crate::components::{BuildError, ComponentConfig};
 use crate::config;
-use crate::config::{Config, ConfigStruct, Cx, Node, Schema, SchemaField, Severity, Value, decode_and_validate};
+use crate::config::{
+    Config, ConfigStruct, Cx, Node, Schema, SchemaField, Severity, Value, decode_and_validate,
+};
 use crate::pdata::Signal;
 use crate::processors::edit::Level;
 use crate::relabel::{Action, Names, RelabelConfig};

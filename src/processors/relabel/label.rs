@@ -82,7 +82,8 @@ pub(super) fn level_of_pattern(pattern: &str) -> Level {
 /// The key that a computed name stands for at a level; `None` if it is no attribute's name there.
 pub(super) fn computed_key(level: Level, name: &[u8]) -> Option<&[u8]> {
     let key = name.strip_prefix(prefix(level).as_bytes()).unwrap_or(name);
-    let foreign = PREFIXES.iter().any(|(other, prefix)| *other != level && key.starts_with(prefix.as_bytes()));
+    let foreign =
+        PREFIXES.iter().any(|(other, prefix)| *other != level && key.starts_with(prefix.as_bytes()));
     let special = level == Level::Item
         && (key.starts_with(SCRATCH.as_bytes())
             || [NAME, TENANT, SEVERITY, KIND].iter().any(|name| key == name.as_bytes()));

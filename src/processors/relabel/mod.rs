@@ -16,6 +16,7 @@
 //! Nothing is allocated per item. Expressions that are plain text, or match anything, need no engine.
 
 mod config;
+mod explain;
 mod label;
 mod pattern;
 mod rules;
@@ -40,6 +41,7 @@ use crate::processors::edit::{Edit, Facts, Fate, Level, Levels, Message, Rewrite
 use crate::telemetry::{Metrics, dropped};
 
 pub use self::config::{LabelRule, RelabelProcessorConfig};
+pub use self::explain::{Explained, Labels, explain};
 pub use self::trace::Effect;
 
 /// The processor for one signal.

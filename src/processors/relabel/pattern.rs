@@ -219,15 +219,6 @@ impl Template {
         Template(parts)
     }
 
-    /// The text, if it is the same whatever the groups.
-    pub(super) fn fixed(&self) -> Option<&[u8]> {
-        match self.0.as_slice() {
-            [] => Some(b""),
-            [Part::Text(text)] => Some(text),
-            _ => None,
-        }
-    }
-
     /// Appends the text for some groups.
     pub(super) fn expand(&self, groups: &Groups<'_>, out: &mut Vec<u8>) {
         for part in &self.0 {
@@ -329,7 +320,20 @@ mod tests {
     }
 
     const PATTERNS: [&str; 14] = [
-        "", ".*", "(.*)", ".+", "(.+)", "a.b", "a\\.b", "é", ".", "(a|é)(.)?", "(?P<x>a+)(.*)", "[^a]+", "(.*)-b", "a|b",
+        "",
+        ".*",
+        "(.*)",
+        ".+",
+        "(.+)",
+        "a.b",
+        "a\\.b",
+        "é",
+        ".",
+        "(a|é)(.)?",
+        "(?P<x>a+)(.*)",
+        "[^a]+",
+        "(.*)-b",
+        "a|b",
     ];
     const TEMPLATES: [&str; 14] =
         ["", "$1", "${1}", "x$0y", "$x", "${x}-$2", "$1x", "$$", "$", "a$", "${", "${1", "$$1", "$9${nope}z"];
@@ -359,9 +363,14 @@ mod tests {
 
     #[test]
     fn heads_end_at_the_first_reference() {
-        for (template, want) in
-            [("a", "a"), ("resource.$1", "resource."), ("a$$b$1", "a$$b"), ("$x", ""), ("a$", "a$"), ("a${1", "a${1")]
-        {
+        for (template, want) in [
+            ("a", "a"),
+            ("resource.$1", "resource."),
+            ("a$$b$1", "a$$b"),
+            ("$x", ""),
+            ("a$", "a$"),
+            ("a${1", "a${1"),
+        ] {
             assert_eq!(head(template), want);
         }
     }

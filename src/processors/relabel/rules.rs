@@ -37,7 +37,10 @@ pub(super) struct Wrong {
 #[derive(Debug)]
 pub(super) enum Op {
     /// Keeps what a later rule below will read.
-    Keep { read: Read, slot: usize },
+    Keep {
+        read: Read,
+        slot: usize,
+    },
     Rule(Box<Step>),
 }
 
@@ -73,7 +76,11 @@ pub(super) enum Read {
     /// An attribute of the message.
     Own(Box<[u8]>),
     /// An attribute of the message, else what was kept of the scope's, else of the resource's.
-    Nearest { key: Box<[u8]>, scope: usize, resource: usize },
+    Nearest {
+        key: Box<[u8]>,
+        scope: usize,
+        resource: usize,
+    },
     Slot(usize),
     Name,
     Kind,
@@ -91,7 +98,11 @@ pub(super) enum Target {
     Computed(Level, Template),
     Name,
     /// From the slot in which the label was, if it was, to the one in which it will be.
-    Scratch { name: String, from: Option<usize>, to: usize },
+    Scratch {
+        name: String,
+        from: Option<usize>,
+        to: usize,
+    },
 }
 
 /// The value that is set.
@@ -181,9 +192,11 @@ impl Compiler {
         let action = config.action;
         let pattern = match action {
             // What these do does not depend on the expression.
-            Action::HashMod | Action::Lowercase | Action::Uppercase | Action::KeepEqual | Action::DropEqual => {
-                Ok(Pattern::Any { group: true })
-            }
+            Action::HashMod
+            | Action::Lowercase
+            | Action::Uppercase
+            | Action::KeepEqual
+            | Action::DropEqual => Ok(Pattern::Any { group: true }),
             _ => Pattern::new(&config.regex, &mut self.engines),
         };
         let pattern = match pattern {
@@ -197,7 +210,8 @@ impl Compiler {
         let all = sources.iter().map(|label| ("source_labels", label));
         let read = matches!(action, Action::KeepEqual | Action::DropEqual);
         let to = read.then(|| Label::parse(&config.target_label));
-        let all: Vec<(&'static str, &Label)> = all.chain(to.iter().map(|label| ("target_label", label))).collect();
+        let all: Vec<(&'static str, &Label)> =
+            all.chain(to.iter().map(|label| ("target_label", label))).collect();
         for (key, label) in &all {
             if let Label::Attribute(level, name) = label
                 && name.is_empty()
@@ -257,12 +271,25 @@ impl Compiler {
             let fixed = head.len() == config.replacement.len();
             let (other, _) = label::of_level(head);
             if other != Level::Item && other != level {
-                let what = if level == Level::Item { "the item's own".to_owned() } else { format!("the {}'s", name_of(level)) };
-                let message = format!("\"{}\" is no name among {what} attributes, which the rule is about", config.replacement);
-                let hint = format!("begin \"regex\" with \"{}\" to copy attributes of the {}", label::prefix(other), name_of(other));
+                let what = if level == Level::Item {
+                    "the item's own".to_owned()
+                } else {
+                    format!("the {}'s", name_of(level))
+                };
+                let message = format!(
+                    "\"{}\" is no name among {what} attributes, which the rule is about",
+                    config.replacement
+                );
+                let hint = format!(
+                    "begin \"regex\" with \"{}\" to copy attributes of the {}",
+                    label::prefix(other),
+                    name_of(other)
+                );
                 return self.wrong(index, "replacement", message, Some(hint));
             }
-            let reserved = level == Level::Item && (head.starts_with(label::SCRATCH) || (fixed && !matches!(Label::parse(head), Label::Attribute(..))));
+            let reserved = level == Level::Item
+                && (head.starts_with(label::SCRATCH)
+                    || (fixed && !matches!(Label::parse(head), Label::Attribute(..))));
             if reserved || (fixed && label::computed_key(level, head.as_bytes()).is_none()) {
                 let message = format!("\"{}\" is no attribute's name", config.replacement);
                 return self.wrong(index, "replacement", message, None);
@@ -314,7 +341,11 @@ impl Compiler {
             Label::Scratch(name) => {
                 let known = self.scratch.get(name).copied();
                 *level = (*level).max(known.map_or(Level::Resource, |(at, ..)| at));
-                return Some(Target::Scratch { name: name.clone(), from: known.map(|(_, slot, _)| slot), to: 0 });
+                return Some(Target::Scratch {
+                    name: name.clone(),
+                    from: known.map(|(_, slot, _)| slot),
+                    to: 0,
+                });
             }
             Label::Attribute(_, key) if key.is_empty() && !computed => {
                 return wrong(format!("\"{name}\" names no attribute"), None);
@@ -326,7 +357,11 @@ impl Compiler {
             let (why, hint) = low.unwrap_or_default();
             let owner = name_of(own);
             let what = if label == Label::Name { "name" } else { "attribute" };
-            return self.target_too_high(index, format!("\"{name}\": {} {owner}'s {what} cannot depend on {why}", article(owner)), hint);
+            return self.target_too_high(
+                index,
+                format!("\"{name}\": {} {owner}'s {what} cannot depend on {why}", article(owner)),
+                hint,
+            );
         }
         *level = own;
         Some(match label {
@@ -353,10 +388,15 @@ impl Compiler {
                 let prefix = label::prefix(if target == Level::Metric { Level::Resource } else { target });
                 (
                     format!("{one}, and \"{key}\" may be an attribute of the item"),
-                    Some(format!("write \"{prefix}{key}\" if the {}'s attribute is meant", prefix.trim_end_matches('.'))),
+                    Some(format!(
+                        "write \"{prefix}{key}\" if the {}'s attribute is meant",
+                        prefix.trim_end_matches('.')
+                    )),
                 )
             }
-            Label::Attribute(_, key) => (format!("{one}, and \"scope.{key}\" is an attribute of the scope"), None),
+            Label::Attribute(_, key) => {
+                (format!("{one}, and \"scope.{key}\" is an attribute of the scope"), None)
+            }
             Label::Scratch(name) => {
                 let rule = self.scratch.get(name).map_or(0, |(.., rule)| rule + 1);
                 (format!("{one}, and rule {rule} sets \"{name}\" for each of them"), None)
@@ -410,7 +450,9 @@ impl Compiler {
             Label::Attribute(at, key) => Read::Slot(self.keep(*at, Read::Own(bytes(key)))),
             Label::Tenant => Read::Tenant,
             Label::Severity => Read::Severity,
-            Label::Scratch(name) => self.scratch.get(name).map_or(Read::Missing, |(_, slot, _)| Read::Slot(*slot)),
+            Label::Scratch(name) => {
+                self.scratch.get(name).map_or(Read::Missing, |(_, slot, _)| Read::Slot(*slot))
+            }
             Label::Name | Label::Kind => {
                 let read = if *label == Label::Name { Read::Name } else { Read::Kind };
                 let at = label.level(self.signal);

@@ -4,7 +4,7 @@ use md5::{Digest as _, Md5};
 
 use super::label;
 use super::pattern::{Buffers, Template};
-use super::rules::{Act, Make, Op, Read, Rules, Step, Target};
+use super::rules::{self, Act, Make, Op, Read, Rules, Step, Target};
 use super::trace::{Effect, Trace, shown};
 use crate::pdata::Tenant;
 use crate::pdata::common::AnyValue;
@@ -152,7 +152,14 @@ impl Step {
                 let matched = self.pattern.is_match(source, buffers);
                 if T::ON {
                     let source = shown(source);
-                    trace.note(self.index, if matched == *keep { Effect::Kept { source, matched } } else { Effect::Dropped { source, matched } });
+                    trace.note(
+                        self.index,
+                        if matched == *keep {
+                            Effect::Kept { source, matched }
+                        } else {
+                            Effect::Dropped { what: rules::name_of(message.level()), source, matched }
+                        },
+                    );
                 }
                 return Ok(matched == *keep);
             }
@@ -162,7 +169,14 @@ impl Step {
                 let equal = source == to;
                 if T::ON {
                     let (source, to) = (shown(source), shown(to));
-                    trace.note(self.index, if equal == *keep { Effect::KeptBeside { source, to } } else { Effect::DroppedBeside { source, to } });
+                    trace.note(
+                        self.index,
+                        if equal == *keep {
+                            Effect::KeptBeside { source, to }
+                        } else {
+                            Effect::DroppedBeside { what: rules::name_of(message.level()), source, to }
+                        },
+                    );
                 }
                 return Ok(equal == *keep);
             }
@@ -316,7 +330,12 @@ impl Mapped {
 impl<'a> Sight<'a, '_> {
     /// The sources of a rule, joined.
     #[inline]
-    fn source(&self, step: &Step, joined: &'a mut Vec<u8>, text: &'a mut String) -> Result<&'a [u8], WireError> {
+    fn source(
+        &self,
+        step: &Step,
+        joined: &'a mut Vec<u8>,
+        text: &'a mut String,
+    ) -> Result<&'a [u8], WireError> {
         if let [only] = step.sources.as_slice() {
             return Ok(self.read(only, text)?.unwrap_or_default());
         }
@@ -391,7 +410,12 @@ fn set<T: Trace>(
     Ok(())
 }
 
-fn set_name<T: Trace>(rule: usize, message: &mut Message<'_>, value: &[u8], trace: &mut T) -> Result<(), WireError> {
+fn set_name<T: Trace>(
+    rule: usize,
+    message: &mut Message<'_>,
+    value: &[u8],
+    trace: &mut T,
+) -> Result<(), WireError> {
     let Some(field) = name_field(message.kind()) else { return Ok(()) };
     if T::ON {
         let before = name_of(message)?.unwrap_or_default();
@@ -517,9 +541,9 @@ pub(super) fn severity_of<'a>(message: &'a Message<'_>) -> Result<Option<&'a [u8
 /// The short name of a severity's number.
 fn severity_name(number: u64) -> Option<&'static str> {
     const NAMES: [&str; 24] = [
-        "TRACE", "TRACE2", "TRACE3", "TRACE4", "DEBUG", "DEBUG2", "DEBUG3", "DEBUG4", "INFO", "INFO2", "INFO3",
-        "INFO4", "WARN", "WARN2", "WARN3", "WARN4", "ERROR", "ERROR2", "ERROR3", "ERROR4", "FATAL", "FATAL2",
-        "FATAL3", "FATAL4",
+        "TRACE", "TRACE2", "TRACE3", "TRACE4", "DEBUG", "DEBUG2", "DEBUG3", "DEBUG4", "INFO", "INFO2",
+        "INFO3", "INFO4", "WARN", "WARN2", "WARN3", "WARN4", "ERROR", "ERROR2", "ERROR3", "ERROR4", "FATAL",
+        "FATAL2", "FATAL3", "FATAL4",
     ];
     // An enum is 32 bits wide.
     NAMES.get(usize::try_from((number as u32).checked_sub(1)?).ok()?).copied()

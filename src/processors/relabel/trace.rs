@@ -59,6 +59,8 @@ pub enum Effect {
     },
     /// Dropped the item, or what is around it.
     Dropped {
+        /// What: `item`, `metric`, `scope` or `resource`.
+        what: &'static str,
         /// The sources, joined.
         source: String,
         /// Whether they matched.
@@ -73,6 +75,8 @@ pub enum Effect {
     },
     /// Dropped the item, or what is around it, after comparing the sources with a label.
     DroppedBeside {
+        /// What: `item`, `metric`, `scope` or `resource`.
+        what: &'static str,
         /// The sources, joined.
         source: String,
         /// The label's value.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::names;
-use crate::components::ComponentConfig;
+use crate::components::{ClientFact, ComponentConfig};
 use crate::config::types::{ByteSize, Regex};
 use crate::config::{Config, Cx, Node, Schema, SchemaKind, Value, decode_word};
 use crate::relabel::RelabelConfig;
@@ -183,7 +183,20 @@ pub enum Otherwise {
     Refuse,
 }
 
-impl ComponentConfig for TenantConfig {}
+impl ComponentConfig for TenantConfig {
+    fn asks_of_clients(&self) -> Vec<(String, ClientFact)> {
+        let ask = |(at, source): (usize, &SourceConfig)| {
+            let (key, fact) = match source {
+                SourceConfig { metadata: Some(key), .. } => ("metadata", ClientFact::Metadata(key.clone())),
+                SourceConfig { certificate: Some(_), .. } => ("certificate", ClientFact::Certificate),
+                SourceConfig { auth: Some(_), .. } => ("auth", ClientFact::Auth),
+                _ => return None,
+            };
+            Some((format!("from::{at}::{key}"), fact))
+        };
+        self.from.iter().enumerate().filter_map(ask).collect()
+    }
+}
 
 impl Config for Otherwise {
     fn decode_into(&mut self, node: &Node, cx: &mut Cx) {

@@ -316,7 +316,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn patience_ends_by_stall_deadline_or_stop() {
-        let conn = Conn::new(plain_client(None), mpsc::channel(1).0);
+        let conn = Conn::new(plain_client(None, None), mpsc::channel(1).0);
         let start = Instant::now();
         let never = |_: &mut Context<'_>| Poll::<()>::Pending;
         assert_eq!(Patience::new(None).wait(&conn, never).await, Err(Expired::Stalled));

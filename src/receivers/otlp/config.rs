@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::components::ComponentConfig;
+use crate::components::{ClientFact, ComponentConfig};
 use crate::config::types::{Endpoint, ExtensionId, Headers, Optional, Unsupported};
 use crate::config::{Cx, Key, Node, Value};
 use crate::net::listen::Transport;
@@ -245,6 +245,23 @@ impl ComponentConfig for OtlpConfig {
             .into_iter()
             .chain(named("protocols::http::auth::authenticator", http))
             .collect()
+    }
+
+    fn knows_of_clients(&self, fact: &ClientFact) -> bool {
+        let (grpc, http) = (self.protocols.grpc.get(), self.protocols.http.get());
+        match fact {
+            ClientFact::Metadata(_) => {
+                grpc.is_some_and(|c| c.include_metadata) || http.is_some_and(|c| c.include_metadata)
+            }
+            ClientFact::Certificate => {
+                let tls = [grpc.map(|c| &c.tls), http.map(|c| &c.tls)];
+                let verifies = |tls: &TlsServerConfig| !tls.client_ca_file.is_empty();
+                tls.into_iter().flatten().any(|tls| tls.get().is_some_and(verifies))
+            }
+            ClientFact::Auth => {
+                grpc.is_some_and(|c| c.auth.get().is_some()) || http.is_some_and(|c| c.auth.get().is_some())
+            }
+        }
     }
 }
 

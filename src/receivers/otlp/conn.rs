@@ -415,7 +415,7 @@ mod tests {
     use crate::receivers::otlp::ingest::plain_client;
 
     fn conn() -> Arc<Conn> {
-        Conn::new(plain_client(None), mpsc::channel(1).0)
+        Conn::new(plain_client(None, None), mpsc::channel(1).0)
     }
 
     fn ready_now(future: impl Future<Output = ()>) -> bool {

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use super::status::{Failure, Reason};
 use crate::net::auth::ServerAuth;
-use crate::pdata::{Batch, ClientInfo, Rope, Signal, check};
+use crate::pdata::{Batch, ClientCertificate, ClientInfo, Rope, Signal, check};
 use crate::pipeline::{Lease, Ledger, Outputs, RunContext, Verdict, ack, output, runtime::Supervisor};
 use crate::telemetry::{Counter, Metrics, ReceiverItems};
 
@@ -230,8 +230,8 @@ pub fn with_params(params: &[String], headers: &HeaderMap, query: Option<&str>) 
 }
 
 /// What is known of every request of a connection.
-pub fn plain_client(address: Option<SocketAddr>) -> Arc<ClientInfo> {
-    Arc::new(ClientInfo { address, ..ClientInfo::default() })
+pub fn plain_client(address: Option<SocketAddr>, certificate: Option<ClientCertificate>) -> Arc<ClientInfo> {
+    Arc::new(ClientInfo { address, certificate: certificate.map(Arc::new), ..ClientInfo::default() })
 }
 
 /// The answer for a signal that no pipeline takes.

@@ -143,13 +143,13 @@ impl<P: Protocol> Acceptor<P> {
         let bytes = P::IDLE_BYTES + self.tls.as_ref().map_or(0, |_| TLS_BYTES);
         // Closed before a word is said: a client comes back, and one that opened too many does not matter.
         let Some(memory) = self.ledger.connect(bytes) else { return self.turned_away.add(1) };
-        let conn = Conn::new(plain_client(peer), self.token.clone());
+        let token = self.token.clone();
         let (protocol, stopping) = (self.protocol.clone(), self.stopping.clone());
         let mut over = self.stopping.clone();
         let tls = self.tls.clone();
         self.supervisor.spawn("connection", async move {
             let serve = async move {
-                let io = match tls {
+                let io: Stream = match tls {
                     None => stream.into(),
                     Some(tls) => tokio::select! {
                         secured = secure(stream, &tls) => match secured {
@@ -160,6 +160,7 @@ impl<P: Protocol> Acceptor<P> {
                         () = stopping.clone().wait() => return,
                     },
                 };
+                let conn = Conn::new(plain_client(peer, io.certificate()), token);
                 protocol.serve(io, conn, stopping).await;
             };
             let _memory = memory;

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::engine::{Core, ENDED, Fate, INTERRUPTED, Work};
 use super::output::{Closed, Report};
 use super::ticket::{Share, Shares, Ticket, total};
-use super::worker::Request;
+use super::worker::{Request, Whose};
 use super::{ShardBody, ShardEncoder};
 use crate::exporters::delivery::Sender;
+use crate::exporters::delivery::lanes::LaneKey;
 use crate::exporters::delivery::queue::Job;
 use crate::net::auth::ClientKey;
-use crate::pdata::ClientInfo;
+use crate::pdata::Tenant;
 use crate::pipeline::Verdict;
 
 /// How often an encoder is told that time passes.
@@ -28,7 +29,8 @@ pub(super) struct Coding<E: ShardEncoder> {
     closed: Vec<(usize, Request<E::Body>)>,
     /// The batch being encoded.
     current: Option<Current>,
-    /// Of the batches in the open requests.
+    /// Of the batches in the open requests: their lane, and what the encoder keeps apart within it.
+    lane: LaneKey,
     partition: u64,
     /// What requests take from clients, and what the clients of the open ones have there.
     reads: Vec<ClientKey>,
@@ -37,8 +39,16 @@ pub(super) struct Coding<E: ShardEncoder> {
     torn: bool,
     /// When to tick next.
     tick: Instant,
-    /// For requests that no batch has opened.
-    nobody: Arc<ClientInfo>,
+}
+
+/// What the engine is told of the open requests.
+pub(super) struct OpenRequests<'a> {
+    /// The shards that have one, and whose it is.
+    pub shards: Vec<(usize, Option<Tenant>)>,
+    /// Bytes in all of them.
+    pub size: usize,
+    /// Whose batches are in them, or were in the last ones.
+    pub lane: &'a LaneKey,
 }
 
 /// The open request of a shard.
@@ -46,14 +56,14 @@ pub(super) struct Coding<E: ShardEncoder> {
 struct Open {
     shares: Shares,
     /// Of the batch that opened it.
-    client: Option<Arc<ClientInfo>>,
+    whose: Option<Whose>,
     /// Whether there is anything in it; it need not be items.
     holds: bool,
 }
 
 struct Current {
     ticket: Arc<Ticket>,
-    client: Arc<ClientInfo>,
+    whose: Whose,
     /// Items of which the encoder has said nothing yet.
     left: usize,
 }
@@ -75,12 +85,12 @@ impl<E: ShardEncoder> Coding<E> {
             open: (0..shards).map(|_| Open::default()).collect(),
             closed: Vec::new(),
             current: None,
+            lane: LaneKey::default(),
             partition: 0,
             reads: Vec::new(),
             read: Vec::new(),
             torn: false,
             tick: Instant::now() + TICK,
-            nobody: Arc::default(),
         }
     }
 
@@ -90,12 +100,22 @@ impl<E: ShardEncoder> Coding<E> {
         self.reads = keys;
     }
 
-    /// Shards whose open requests hold something, and how many bytes.
-    fn open(&self) -> (Vec<usize>, usize) {
-        let holds = |(shard, open): (usize, &Open)| open.holds.then_some(shard);
-        let shards: Vec<usize> = self.open.iter().enumerate().filter_map(holds).collect();
-        let size = shards.iter().map(|&shard| self.encoder.open_size(shard)).sum();
-        (shards, size)
+    fn open(&self) -> OpenRequests<'_> {
+        let holds = |(shard, open): (usize, &Open)| {
+            let whose = || open.whose.as_ref().and_then(|whose| whose.tenant.as_ref());
+            open.holds.then(|| (shard, self.encoder.open_tenant(shard).or_else(whose).cloned()))
+        };
+        let shards: Vec<_> = self.open.iter().enumerate().filter_map(holds).collect();
+        let size = shards.iter().map(|(shard, _)| self.encoder.open_size(*shard)).sum();
+        OpenRequests { shards, size, lane: &self.lane }
+    }
+
+    fn close_all<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>) {
+        for shard in 0..self.open.len() {
+            if self.open.get(shard).is_some_and(|open| open.holds) {
+                self.close(core, shard);
+            }
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -106,23 +126,22 @@ impl<E: ShardEncoder> Coding<E> {
         let tenancy = core.shared.tenancies.of(job.batch.tenant.as_ref());
         let ticket = Ticket::new(&mut job, tenancy);
         let batch = job.batch;
-        self.current = Some(Current { ticket, client: batch.client.clone(), left: batch.items });
-        let partition = self.encoder.partition(&batch.client);
+        let (lane, partition) = (LaneKey::of(&batch), self.encoder.partition(&batch.client));
         let of_client = |key: &ClientKey| key.values(&batch.client).map(str::to_owned).collect();
         let read: Vec<Vec<String>> = self.reads.iter().map(of_client).collect();
-        if partition != self.partition || read != self.read {
-            for shard in self.open().0 {
-                self.close(core, shard);
-            }
-            (self.partition, self.read) = (partition, read);
+        if partition != self.partition || lane != self.lane || read != self.read {
+            self.close_all(core);
+            (self.lane, self.partition, self.read) = (lane, partition, read);
         }
+        let whose = Whose { client: batch.client.clone(), tenant: batch.tenant.clone() };
+        self.current = Some(Current { ticket, whose: whose.clone(), left: batch.items });
         self.encoder.encode(&batch, &mut self.report.output());
         self.account(core);
         // What an encoder adds of its own belongs to the batch, too, and does not wait for items.
         for (shard, open) in self.open.iter_mut().enumerate() {
             if !open.holds && self.encoder.open_size(shard) > 0 {
                 open.holds = true;
-                open.client = Some(batch.client.clone());
+                open.whose = Some(whose.clone());
             }
         }
         drop(batch);
@@ -133,16 +152,16 @@ impl<E: ShardEncoder> Coding<E> {
     fn account<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>) {
         let mut closed = std::mem::take(&mut self.report.closed);
         for Closed { shard, body, items } in closed.drain(..) {
-            let (shares, client) = match items {
-                None => (Shares::new(), self.current.as_ref().map(|current| current.client.clone())),
+            let Open { shares, whose, .. } = match items {
+                None => Open::default(),
                 Some(items) => {
                     self.append(shard, items);
-                    let open = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
-                    (open.shares, open.client.or_else(|| self.current.as_ref().map(|c| c.client.clone())))
+                    self.open.get_mut(shard).map(std::mem::take).unwrap_or_default()
                 }
             };
-            let client = client.unwrap_or_else(|| self.nobody.clone());
-            self.closed.push((shard, Request::new(body, shares, client)));
+            let whose = whose.or_else(|| self.current.as_ref().map(|current| current.whose.clone()));
+            let whose = whose.unwrap_or_default();
+            self.closed.push((shard, Request::new(body, shares, whose, &core.shared.tenancies)));
         }
         // Kept for its memory.
         self.report.closed = closed;
@@ -168,7 +187,7 @@ impl<E: ShardEncoder> Coding<E> {
         current.left -= items;
         if items > 0 {
             open.holds = true;
-            open.client.get_or_insert_with(|| current.client.clone());
+            open.whose.get_or_insert_with(|| current.whose.clone());
             open.shares.push(Share { ticket: current.ticket.clone(), items });
         }
     }
@@ -188,12 +207,12 @@ impl<E: ShardEncoder> Coding<E> {
     /// Closes a shard's open request.
     fn close<S: Sender<E::Body>>(&mut self, core: &Arc<Core<E, S>>, shard: usize) {
         let body = self.encoder.close(shard);
-        let Open { shares, client, .. } = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
+        let Open { shares, whose, .. } = self.open.get_mut(shard).map(std::mem::take).unwrap_or_default();
         match body {
             // After a panic only what is what it should be is sent.
             Some(body) if !self.torn || body.items() == total(&shares) => {
-                let client = client.unwrap_or_else(|| self.nobody.clone());
-                self.closed.push((shard, Request::new(body, shares, client)));
+                let whose = whose.unwrap_or_default();
+                self.closed.push((shard, Request::new(body, shares, whose, &core.shared.tenancies)));
             }
             _ if self.torn => core.give_up(shares, INTERRUPTED),
             _ => shares.iter().for_each(|share| core.book(share, Fate::Dropped("unencodable"), None)),
@@ -234,7 +253,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Drop for Watch<E, S> {
         }
         coding.torn = true;
         let open = coding.is_open();
-        core.hand_over(&mut coding.closed, open);
+        core.hand_over(&mut coding.closed, &coding.lane, open);
         drop(guard);
         core.coder_ended(open);
     }
@@ -273,8 +292,10 @@ fn step<E: ShardEncoder, S: Sender<E::Body>>(core: &Arc<Core<E, S>>) -> Option<W
         }
         coding.torn = false;
     } else {
-        let (open, size) = coding.open();
-        match core.next_work(&open, size, &mut coding.tick) {
+        let mut tick = coding.tick;
+        let work = core.next_work(&coding.open(), &mut tick);
+        coding.tick = tick;
+        match work {
             Work::Encode(job) => coding.encode(core, job),
             Work::Close(shards) => shards.into_iter().for_each(|shard| coding.close(core, shard)),
             Work::Tick => {
@@ -290,6 +311,6 @@ fn step<E: ShardEncoder, S: Sender<E::Body>>(core: &Arc<Core<E, S>>) -> Option<W
         }
     }
     let open = coding.is_open();
-    core.hand_over(&mut coding.closed, open);
+    core.hand_over(&mut coding.closed, &coding.lane, open);
     None
 }

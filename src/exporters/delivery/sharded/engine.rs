@@ -1,21 +1,23 @@
 //! Admission, the shards' lines, the books and the end.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::coder::{self, Coding, Watch};
+use super::coder::{self, Coding, OpenRequests, Watch};
+use super::lines::{Lines, OpenSize, Turn, WORTH};
 use super::ticket::{Share, Shares};
-use super::worker::{self, InFlight, Request};
+use super::worker::{self, InFlight, Request, Start};
 use super::{ShardEncoder, ShardedConfig};
 use crate::exporters::delivery::Sender;
+use crate::exporters::delivery::lanes::{LaneKey, Lanes};
 use crate::exporters::delivery::queue::{Cost, Job, Offer, Queue};
 use crate::exporters::delivery::shared::{Phase, Shared};
+use crate::exporters::delivery::slots::{Seat, Slots};
 use crate::exporters::delivery::tenancy::Booking;
-use crate::pdata::{Batch, Signal};
+use crate::pdata::{Batch, Signal, Tenant};
 use crate::pipeline::{BuildContext, Consumer, Exporter, Leftover, RunContext, StartError, Verdict};
 use crate::telemetry::ExporterItems;
 
@@ -23,6 +25,13 @@ use crate::telemetry::ExporterItems;
 pub(super) const ENDED: &str = "the agent is shutting down";
 /// The same, when only a part of the agent has come to an unforeseen end.
 pub(super) const INTERRUPTED: &str = "the agent was interrupted while it exported the request";
+
+/// What a tenant may have encoded in one turn, in bytes: several times what makes requests of a fair size, and little
+/// enough not to keep others waiting.
+const QUANTUM: usize = 4 * WORTH;
+/// How many requests are sent at the same time at most, all tenants together: so many for each shard, and at least.
+const PLACES: usize = 4;
+const LEAST_PLACES: usize = 8;
 
 /// An exporter whose series keep their order: a sharding encoder and a sender with everything around them.
 pub struct ShardedDelivery<E: ShardEncoder, S: Sender<E::Body>> {
@@ -35,8 +44,6 @@ pub(super) struct Core<E: ShardEncoder, S: Sender<E::Body>> {
     pub sender: S,
     /// See [`ShardedConfig::bisect`].
     pub bisect: usize,
-    /// See [`ShardedConfig::backlog`].
-    backlog: usize,
     /// Held by the encoding task while it works, never across a wait.
     coding: Mutex<Coding<E>>,
     state: Mutex<State<E::Body>>,
@@ -46,13 +53,11 @@ pub(super) struct Core<E: ShardEncoder, S: Sender<E::Body>> {
 
 pub(super) struct State<B> {
     queue: Queue,
-    /// What is encoded next, oldest first.
-    ready: VecDeque<Job>,
-    lines: Vec<Line<B>>,
-    /// Lines with a task.
-    busy: usize,
-    /// Bytes of closed requests, those being sent included.
-    backlog: usize,
+    /// What is not encoded yet.
+    ready: Lanes<Job>,
+    lines: Lines<Request<B>>,
+    /// The places of what is being sent.
+    slots: Slots,
     /// Whether the encoding task lives.
     coder: bool,
     /// Whether a batch is being encoded, or an open request holds something.
@@ -60,14 +65,6 @@ pub(super) struct State<B> {
     closed: bool,
     /// Whether nobody holds the exporter any more: the encoding task ends when there is nothing left to do.
     orphan: bool,
-}
-
-/// The requests of one shard.
-struct Line<B> {
-    /// Waiting for the one that is being sent.
-    queued: VecDeque<Request<B>>,
-    /// Whether a task sends; it takes what is queued.
-    busy: bool,
 }
 
 /// What the encoding task does next.
@@ -99,13 +96,11 @@ impl<E: ShardEncoder, S: Sender<E::Body>> ShardedDelivery<E, S> {
     pub fn new(cx: &BuildContext, signal: Signal, config: ShardedConfig, encoder: E, sender: S) -> Self {
         let ShardedConfig { queue, retry, timeout, backlog, bisect } = config;
         let shared = Shared::new(cx, signal, queue.as_ref(), retry, timeout);
-        let line = || Line { queued: VecDeque::new(), busy: false };
         let state = State {
             queue: Queue::in_order(shared.limits),
-            ready: VecDeque::new(),
-            lines: (0..encoder.shards()).map(|_| line()).collect(),
-            busy: 0,
-            backlog: 0,
+            ready: Lanes::with_quantum(QUANTUM),
+            lines: Lines::new(backlog),
+            slots: Slots::new(encoder.shards().saturating_mul(PLACES).max(LEAST_PLACES)),
             coder: false,
             coding: false,
             closed: false,
@@ -115,7 +110,6 @@ impl<E: ShardEncoder, S: Sender<E::Body>> ShardedDelivery<E, S> {
             shared,
             sender,
             bisect,
-            backlog: backlog.max(1),
             coding: Mutex::new(Coding::new(encoder)),
             state: Mutex::new(state),
             wake: Notify::new(),
@@ -172,7 +166,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Consumer for ShardedDelivery<E, S> {
         }
         match state.queue.offer(batch, core.shared.memory()) {
             Offer::Taken(job, due) => {
-                state.ready.push_back(job);
+                state.line_up(job);
                 core.shared.gauges.size(state.queue.used());
                 core.rouse(state);
                 due.resolve(Verdict::Accepted);
@@ -200,7 +194,23 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Consumer for ShardedDelivery<E, S> {
 
 impl<B> State<B> {
     fn is_idle(&self) -> bool {
-        self.busy == 0 && !self.coding && self.ready.is_empty()
+        self.lines.is_idle() && !self.coding && self.ready.is_empty()
+    }
+
+    fn line_up(&mut self, job: Job) {
+        let (key, bytes) = job.lane();
+        self.lines.gather(key.tenant.as_ref(), bytes);
+        self.ready.push(key, bytes, job);
+    }
+
+    /// Gives a request that is next in its line a place, or a place in the line for one.
+    fn start(&mut self, shard: usize, request: Request<B>) -> Start<B> {
+        let seat = self.slots.start(&request.tenancy);
+        if let Some(seat) = &seat {
+            self.slots.rest(seat);
+            self.slots.resume(seat);
+        }
+        Start { shard, request, seat }
     }
 }
 
@@ -212,6 +222,26 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
     /// The encoder and what is open. Free for as long as the encoding task does not work.
     pub fn coding(&self) -> MutexGuard<'_, Coding<E>> {
         self.coding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the next batch of a tenant would find no room.
+    pub fn is_full_for(&self, tenant: Option<&Tenant>) -> bool {
+        let key = LaneKey { tenant: tenant.cloned(), demoted: false };
+        self.lock().queue.is_full_for(&key, self.shared.memory())
+    }
+
+    /// A request gives its place back for a while.
+    pub fn rest(&self, seat: &Seat) {
+        let mut state = self.lock();
+        state.slots.rest(seat);
+        state.slots.grant();
+    }
+
+    /// A request that has rested wants its place again.
+    pub fn resume(&self, seat: &Arc<Seat>) {
+        let mut state = self.lock();
+        state.slots.resume(seat);
+        state.slots.grant();
     }
 
     /// Whether the next batch of some lane would find no room.
@@ -235,40 +265,61 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
         }
     }
 
-    /// What the encoding task, which has `open` requests of these shards and this many bytes in them, does next.
-    pub fn next_work(&self, open: &[usize], size: usize, tick: &mut Instant) -> Work {
+    /// What the encoding task, which has these open requests, does next.
+    pub fn next_work(&self, open: &OpenRequests<'_>, tick: &mut Instant) -> Work {
         let mut guard = self.lock();
         let state = &mut *guard;
         if state.closed {
             return Work::GiveUp;
         }
-        let is_free = |shard: &usize| state.lines.get(*shard).is_some_and(|line| !line.busy);
-        let free: Vec<usize> = open.iter().copied().filter(is_free).collect();
+        let free = |(shard, owner): &(usize, Option<Tenant>)| {
+            state.lines.is_free(owner.as_ref(), *shard).then_some(*shard)
+        };
+        let free: Vec<usize> = open.shards.iter().filter_map(free).collect();
         if !free.is_empty() {
             return Work::Close(free);
         }
         let running = *self.shared.phase.borrow() == Phase::Running && !state.orphan;
-        let room = state.backlog + size < self.backlog;
         let now = Instant::now();
         if running && now >= *tick {
             *tick = now + coder::TICK;
-            if room {
+            if state.lines.has_room(open.size) {
                 return Work::Tick;
             }
         }
-        if room && let Some(job) = state.ready.pop_front() {
+        let mut until = running.then_some(*tick);
+        let State { ready, lines, .. } = state;
+        let size = OpenSize { owner: open.lane.tenant.as_ref(), bytes: open.size };
+        let job =
+            ready.pop(|key, _| match lines.turn(key.tenant.as_ref(), size, running && key != open.lane) {
+                Turn::Now => true,
+                Turn::At(at) => {
+                    until = until.map(|until| until.min(at));
+                    false
+                }
+                Turn::Later => false,
+            });
+        if let Some(job) = job {
+            let (key, bytes) = job.lane();
+            lines.encoding(key.tenant.as_ref(), bytes, running && key != *open.lane);
             state.coding = true;
             return Work::Encode(job);
         }
-        if !running && state.ready.is_empty() && open.is_empty() {
+        if !running && state.ready.is_empty() && open.shards.is_empty() {
             state.coder = false;
             return Work::End;
         }
-        Work::Wait(running.then_some(*tick))
+        Work::Wait(until)
     }
 
-    /// Puts closed requests in line and starts the shards that were idle. `open`: whether more is to be closed.
-    pub fn hand_over(self: &Arc<Self>, requests: &mut Vec<(usize, Request<E::Body>)>, open: bool) {
+    /// Puts closed requests in line and starts the lines that were idle. `lane` is whose batches are encoded, `open`
+    /// whether more is to be closed.
+    pub fn hand_over(
+        self: &Arc<Self>,
+        requests: &mut Vec<(usize, Request<E::Body>)>,
+        lane: &LaneKey,
+        open: bool,
+    ) {
         let mut guard = self.lock();
         if guard.closed {
             drop(guard);
@@ -279,23 +330,20 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
             guard = self.lock();
         }
         let state = &mut *guard;
-        let mut start = Vec::new();
+        let mut starts = Vec::new();
         for (shard, request) in requests.drain(..) {
-            let Some(line) = state.lines.get_mut(shard) else { continue };
-            state.backlog += request.charge;
-            if line.busy {
-                line.queued.push_back(request);
-            } else {
-                line.busy = true;
-                state.busy += 1;
-                start.push((shard, request));
+            let (tenancy, payer, charge) = (request.tenancy.clone(), request.payer.clone(), request.charge);
+            if let Some(request) = state.lines.add(tenancy.tenant(), shard, payer.as_ref(), charge, request) {
+                starts.push(state.start(shard, request));
             }
         }
+        state.lines.tidy(lane.tenant.as_ref());
+        state.slots.grant();
         state.coding = open;
         self.tell_idle(state);
         drop(guard);
-        for (shard, request) in start {
-            self.send(shard, request);
+        for start in starts {
+            self.send(start);
         }
     }
 
@@ -305,36 +353,34 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
         }
     }
 
-    fn send(self: &Arc<Self>, shard: usize, request: Request<E::Body>) {
+    fn send(self: &Arc<Self>, start: Start<E::Body>) {
         // Made before the task, so that a task that never runs books it too.
-        let flight = InFlight::new(self.clone(), shard, request);
+        let flight = InFlight::new(self.clone(), start);
         if let Some((supervisor, runtime)) = self.shared.run.get() {
             let _runtime = runtime.enter();
             supervisor.spawn("exporter shard", worker::work(flight));
         }
     }
 
-    /// A shard has finished a request: its next one, or `None` when its task must end.
-    pub fn finished(self: &Arc<Self>, shard: usize, charge: usize) -> Option<Request<E::Body>> {
+    /// A line has finished a request: its next one, or `None` when its task must end.
+    pub fn finished(self: &Arc<Self>, done: &worker::Turn) -> Option<Start<E::Body>> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.backlog = state.backlog.saturating_sub(charge);
-        let line = state.lines.get_mut(shard)?;
-        let next = line.queued.pop_front();
-        if next.is_none() {
-            line.busy = false;
-            state.busy = state.busy.saturating_sub(1);
-            self.tell_idle(state);
-        }
+        state.lines.refund(done.payer.as_ref(), done.charge);
+        state.slots.finish(done.seat.as_ref());
+        let next = state.lines.next(done.tenancy.tenant(), done.shard);
+        let next = next.map(|request| state.start(done.shard, request));
+        state.slots.grant();
+        self.tell_idle(state);
         drop(guard);
         self.wake.notify_one();
         next
     }
 
-    /// A shard's task was torn down in the middle of a request.
-    pub fn torn_down(self: &Arc<Self>, shard: usize, charge: usize) {
-        if let Some(next) = self.finished(shard, charge) {
-            self.send(shard, next);
+    /// A line's task was torn down in the middle of a request.
+    pub fn torn_down(self: &Arc<Self>, done: &worker::Turn) {
+        if let Some(next) = self.finished(done) {
+            self.send(next);
         }
     }
 
@@ -382,7 +428,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
         let memory = self.shared.memory();
         while let Some((job, acks)) = state.queue.promote(memory) {
             accepted.push(acks);
-            state.ready.push_back(job);
+            state.line_up(job);
         }
         self.shared.gauges.size(state.queue.used());
         if accepted.is_empty() {
@@ -399,16 +445,16 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Core<E, S> {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.closed = true;
-        let waiting = std::mem::take(&mut state.ready);
+        let waiting = state.ready.take_all();
         let parked = state.queue.abandon();
         for job in &waiting {
             state.queue.release(&job.cost);
         }
         self.shared.gauges.size(state.queue.used());
-        let queued: Vec<Request<E::Body>> =
-            state.lines.iter_mut().flat_map(|line| std::mem::take(&mut line.queued)).collect();
-        let charge: usize = queued.iter().map(|request| request.charge).sum();
-        state.backlog = state.backlog.saturating_sub(charge);
+        let queued = state.lines.abandon();
+        for request in &queued {
+            state.lines.refund(request.payer.as_ref(), request.charge);
+        }
         drop(guard);
         self.shared.phase.send_replace(Phase::Closed);
         self.wake.notify_one();

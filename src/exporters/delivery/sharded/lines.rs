@@ -10,8 +10,10 @@
 //!
 //! Requests of one tenant only grow while no other tenant's batch is encoded. Where tenants alternate, requests are
 //! therefore made when they are needed, or when they are worth it: while a tenant has closed requests in line, its
-//! batches stay as they are until the line is short, until much has gathered ([`WORTH`]) or some time has passed
-//! ([`PATIENCE`], for each request in line).
+//! batches stay as they are until nothing waits in its lines, or until much has gathered ([`WORTH`] for each request in
+//! line). A line that is stuck must not keep those of other shards from being filled, so that after some time
+//! ([`PATIENCE`]) batches are encoded all the same, to see whether there is anything for a free line; where there was
+//! nothing, the next time is later.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -22,11 +24,13 @@ use crate::pdata::Tenant;
 
 /// How many times what is free of the bound one tenant may have.
 const ALPHA: usize = 4;
-/// Bytes of batches that are worth requests of their own.
+/// Bytes of batches that are worth requests of their own, for each request that is in line already.
 pub(super) const WORTH: usize = 256 << 10;
-/// How long batches gather for each request that is in line already, and the longest they do.
+/// How long batches gather for each request that is in line already, and the longest they do; twice as long after each
+/// time that it was in vain, with a limit of its own.
 const PATIENCE: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
+const LONGEST_IN_VAIN: Duration = Duration::from_secs(4);
 
 /// All lines, and what is known of those who have them.
 #[derive(Debug)]
@@ -51,6 +55,10 @@ struct Owner<R> {
     ready: usize,
     /// When it was last encoded for.
     encoded: Option<Instant>,
+    /// Whether that was to see whether there is anything for a free line, and nothing was found yet.
+    tries: bool,
+    /// How often nothing was found in a row.
+    vain: u32,
     /// Whether it has filled its share and not yet emptied half of it.
     filled: bool,
 }
@@ -75,13 +83,32 @@ pub(super) struct OpenSize<'a> {
 
 impl<R> Default for Owner<R> {
     fn default() -> Self {
-        Owner { lines: HashMap::new(), backlog: 0, ready: 0, encoded: None, filled: false }
+        Owner {
+            lines: HashMap::new(),
+            backlog: 0,
+            ready: 0,
+            encoded: None,
+            tries: false,
+            vain: 0,
+            filled: false,
+        }
     }
 }
 
 impl<R> Owner<R> {
     fn is_idle(&self) -> bool {
         self.lines.is_empty() && self.backlog == 0 && self.ready == 0
+    }
+
+    /// Whether what has gathered makes requests of a fair size.
+    fn is_worth_it(&self, depth: usize) -> bool {
+        self.ready >= WORTH.saturating_mul(depth)
+    }
+
+    /// How long batches gather.
+    fn patience(&self, depth: usize) -> Duration {
+        let patience = PATIENCE.saturating_mul(u32::try_from(depth).unwrap_or(u32::MAX)).min(LONGEST);
+        patience.saturating_mul(2u32.saturating_pow(self.vain)).min(LONGEST_IN_VAIN)
     }
 
     /// Requests that wait in its longest line.
@@ -117,21 +144,27 @@ impl<R> Lines<R> {
         self.entry(owner).ready += bytes;
     }
 
-    /// A batch waits no longer: it is encoded now. [`Lines::tidy`] when that is done.
-    pub fn encoding(&mut self, owner: Option<&Tenant>, bytes: usize) {
+    /// A batch waits no longer: it is encoded now. `gathers` as for its [`turn`](Lines::turn). [`Lines::tidy`] when
+    /// that is done.
+    pub fn encoding(&mut self, owner: Option<&Tenant>, bytes: usize, gathers: bool) {
         let now = Instant::now();
         let state = self.entry(owner);
+        if gathers {
+            let depth = state.depth();
+            state.vain = if state.tries { state.vain.saturating_add(1) } else { state.vain };
+            state.tries = depth > 0 && !state.is_worth_it(depth);
+        }
         state.ready = state.ready.saturating_sub(bytes);
         state.encoded = Some(now);
     }
 
     /// Whether the next batch of a tenant is to be encoded. `open` is what stands in open requests; `gathers`
-    /// whether batches may be held back to be encoded together.
+    /// whether batches may be held back to be encoded together: it makes a difference where the open requests, if
+    /// there are any, are somebody else's.
     pub fn turn(&mut self, owner: Option<&Tenant>, open: OpenSize<'_>, gathers: bool) -> Turn {
-        let current = open.owner == owner;
         let free = self.bound.saturating_sub(self.backlog + open.bytes);
         let Some(state) = self.get_mut(owner) else { return Turn::Now };
-        let own = state.backlog + if current { open.bytes } else { 0 };
+        let own = state.backlog + if open.owner == owner { open.bytes } else { 0 };
         if own > 0 {
             let share = if owner.is_some() { free.saturating_mul(ALPHA) } else { usize::MAX };
             state.filled = if state.filled { own > share / 2 } else { own >= share };
@@ -140,11 +173,10 @@ impl<R> Lines<R> {
             }
         }
         let depth = state.depth();
-        if current || !gathers || depth == 0 || state.ready >= WORTH {
+        if !gathers || depth == 0 || state.is_worth_it(depth) {
             return Turn::Now;
         }
-        let patience = PATIENCE.saturating_mul(u32::try_from(depth).unwrap_or(u32::MAX)).min(LONGEST);
-        match state.encoded.map(|encoded| encoded + patience) {
+        match state.encoded.map(|encoded| encoded + state.patience(depth)) {
             Some(until) if until > Instant::now() => Turn::At(until),
             _ => Turn::Now,
         }
@@ -168,6 +200,10 @@ impl<R> Lines<R> {
         }
         lines.insert(shard, VecDeque::new());
         self.busy += 1;
+        let state = self.entry(owner);
+        if std::mem::take(&mut state.tries) {
+            state.vain = 0;
+        }
         Some(request)
     }
 
@@ -327,7 +363,7 @@ mod tests {
         let a = Some(&name);
         let after = |ms: u64| Turn::At(start + Duration::from_millis(ms));
         lines.gather(a, 10);
-        lines.encoding(a, 10);
+        lines.encoding(a, 10, true);
         lines.add(a, 0, a, 10, 0);
         assert_eq!(lines.turn(a, NOTHING, true), Turn::Now, "nothing waits behind what is being sent");
         let mut waits = Vec::new();
@@ -337,14 +373,22 @@ mod tests {
         }
         assert_eq!(waits[..3], [after(100), after(200), after(300)]);
         assert_eq!(waits[9..], [after(1000); 3]);
-        // Not where its requests are open, at the end, when there is much, or when the time has come.
-        assert_eq!(lines.turn(a, OpenSize { owner: a, bytes: 1 }, true), Turn::Now);
+        // Not when there is much, or when the time has come.
         assert_eq!(lines.turn(a, NOTHING, false), Turn::Now);
-        lines.gather(a, WORTH);
+        lines.gather(a, 12 * WORTH);
         assert_eq!(lines.turn(a, NOTHING, true), Turn::Now);
-        lines.encoding(a, WORTH);
+        lines.encoding(a, 12 * WORTH, true);
         assert_eq!(lines.turn(a, NOTHING, true), after(1000));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(lines.turn(a, NOTHING, true), Turn::Now);
+        // In vain, and again; then there is something for a line that is free.
+        lines.encoding(a, 0, true);
+        assert_eq!(lines.turn(a, NOTHING, true), after(2000));
+        lines.encoding(a, 0, true);
+        assert_eq!(lines.turn(a, NOTHING, true), after(3000));
+        lines.encoding(a, 0, true);
+        assert_eq!(lines.turn(a, NOTHING, true), after(5000));
+        assert_eq!(lines.add(a, 1, a, 10, 7), Some(7));
+        assert_eq!(lines.turn(a, NOTHING, true), after(2000));
     }
 }

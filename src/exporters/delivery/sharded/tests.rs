@@ -3,6 +3,7 @@
 mod ends;
 mod mixed;
 mod rig;
+mod tenants;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -488,7 +489,7 @@ fn a_report_stands_alone() {
     out.item(0);
     out.item(1);
     out.item(7);
-    let numbers = |ids: &[u64]| Numbers { shard: 0, ids: ids.to_vec() };
+    let numbers = |ids: &[u64]| Numbers { shard: 0, ids: ids.to_vec(), tenant: None };
     out.full(0, numbers(&[2]));
     out.item(0);
     out.extra(1, numbers(&[]));

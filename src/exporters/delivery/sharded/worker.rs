@@ -1,4 +1,4 @@
-//! One shard: sends its requests one after the other, cuts what is refused, and books every item.
+//! One line: sends its requests one after the other, cuts what is refused, and books every item.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,16 +7,46 @@ use super::engine::{Core, ENDED, Fate, INTERRUPTED};
 use super::ticket::{Share, Shares, split, total};
 use super::{ShardBody, ShardEncoder};
 use crate::exporters::delivery::Sender;
-use crate::exporters::delivery::attempts::{End, Place, deliver};
-use crate::pdata::ClientInfo;
+use crate::exporters::delivery::attempts::{End, Place, closed, deliver};
+use crate::exporters::delivery::slots::Seat;
+use crate::exporters::delivery::tenancy::{Tenancies, Tenancy};
+use crate::pdata::{ClientInfo, Tenant};
 use crate::pipeline::Verdict;
 
-/// A request in a shard's line.
+/// Who a batch, or a request made of batches, is from.
+#[derive(Clone, Default)]
+pub(super) struct Whose {
+    pub client: Arc<ClientInfo>,
+    pub tenant: Option<Tenant>,
+}
+
+/// A request in its line.
 pub(super) struct Request<B> {
     body: B,
     pub shares: Shares,
     client: Arc<ClientInfo>,
+    /// Of whom it is sent for.
+    pub tenancy: Arc<Tenancy>,
+    /// Who pays for it: whose batches it is made of.
+    pub payer: Option<Tenant>,
     /// Bytes in the backlog, returned when the last piece of it is finished.
+    pub charge: usize,
+}
+
+/// A request that may be sent, with its place.
+pub(super) struct Start<B> {
+    pub shard: usize,
+    pub request: Request<B>,
+    /// Where it has a tenant.
+    pub seat: Option<Arc<Seat>>,
+}
+
+/// What a request took up while it was sent.
+pub(super) struct Turn {
+    pub shard: usize,
+    pub tenancy: Arc<Tenancy>,
+    pub seat: Option<Arc<Seat>>,
+    pub payer: Option<Tenant>,
     pub charge: usize,
 }
 
@@ -30,6 +60,9 @@ struct Piece<B> {
 pub(super) struct InFlight<E: ShardEncoder, S: Sender<E::Body>> {
     core: Arc<Core<E, S>>,
     shard: usize,
+    tenancy: Arc<Tenancy>,
+    seat: Option<Arc<Seat>>,
+    payer: Option<Tenant>,
     charge: usize,
     client: Arc<ClientInfo>,
     /// Not yet booked; the first one is being sent.
@@ -38,20 +71,38 @@ pub(super) struct InFlight<E: ShardEncoder, S: Sender<E::Body>> {
     finished: bool,
 }
 
-/// A shard's one place, kept while a request rests: the order of series depends on it.
-struct Shard<'a, E: ShardEncoder, S: Sender<E::Body>> {
+/// The place of a request among those that are sent at the same time. Its line is its own whatever it does.
+struct Seated<'a, E: ShardEncoder, S: Sender<E::Body>> {
     core: &'a Arc<Core<E, S>>,
+    tenancy: &'a Tenancy,
+    seat: Option<&'a Arc<Seat>>,
 }
 
-impl<E: ShardEncoder, S: Sender<E::Body>> Place for Shard<'_, E, S> {
+impl<E: ShardEncoder, S: Sender<E::Body>> Place for Seated<'_, E, S> {
     fn is_pressed(&self) -> bool {
-        self.core.is_strained()
+        self.core.is_full_for(self.tenancy.tenant())
+    }
+
+    fn rest(&self) {
+        if let Some(seat) = self.seat {
+            self.core.rest(seat);
+        }
+    }
+
+    async fn resume(&self) {
+        if let Some(seat) = self.seat {
+            self.core.resume(seat);
+            seat.granted().await;
+        }
     }
 }
 
 impl<B: ShardBody> Request<B> {
-    pub fn new(body: B, shares: Shares, client: Arc<ClientInfo>) -> Self {
-        Request { charge: body.size(), body, shares, client }
+    /// A request made of batches of `whose`, who may be told better by the request itself.
+    pub fn new(body: B, shares: Shares, whose: Whose, tenancies: &Tenancies) -> Self {
+        let Whose { client, tenant: payer } = whose;
+        let tenancy = tenancies.of(body.tenant().or(payer.as_ref()));
+        Request { charge: body.size(), body, shares, client, tenancy, payer }
     }
 }
 
@@ -69,11 +120,22 @@ impl<B: ShardBody> Piece<B> {
 }
 
 impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
-    pub fn new(core: Arc<Core<E, S>>, shard: usize, request: Request<E::Body>) -> Self {
-        let Request { body, shares, client, charge } = request;
+    pub fn new(core: Arc<Core<E, S>>, start: Start<E::Body>) -> Self {
+        let Start { shard, request: Request { body, shares, client, tenancy, payer, charge }, seat } = start;
         core.shared.gauges.in_flight(1);
         let pieces = VecDeque::from([Piece { body, shares }]);
-        InFlight { core, shard, charge, client, pieces, started: false, finished: false }
+        let (started, finished) = (false, false);
+        InFlight { core, shard, tenancy, seat, payer, charge, client, pieces, started, finished }
+    }
+
+    fn turn(&self) -> Turn {
+        Turn {
+            shard: self.shard,
+            tenancy: self.tenancy.clone(),
+            seat: self.seat.clone(),
+            payer: self.payer.clone(),
+            charge: self.charge,
+        }
     }
 
     /// Sends the request, in pieces if need be. It is cut as often as its size demands, and for bad data as long as
@@ -81,9 +143,15 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
     /// are all found, and what is bad all over is given up soon.
     async fn send(&mut self) {
         self.started = true;
-        let core = self.core.clone();
-        let place = Shard { core: &core };
-        let tenancy = core.shared.tenancies.of(None);
+        let (core, tenancy, seat) = (self.core.clone(), self.tenancy.clone(), self.seat.clone());
+        let place = Seated { core: &core, tenancy: &tenancy, seat: seat.as_ref() };
+        if let Some(seat) = &seat {
+            tokio::select! {
+                biased;
+                () = closed(&core.shared) => {}
+                () = seat.granted() => {}
+            }
+        }
         let mut attempts = core.bisect;
         while let Some(piece) = self.pieces.front() {
             let end = deliver(&core.shared, &tenancy, &core.sender, &piece.body, &self.client, &place).await;
@@ -176,17 +244,17 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Drop for InFlight<E, S> {
         if !self.started || !std::thread::panicking() {
             self.core.close();
         }
-        self.core.torn_down(self.shard, self.charge);
+        self.core.torn_down(&self.turn());
     }
 }
 
-/// Sends a request, then whatever is next in its shard's line, until nothing is.
+/// Sends a request, then whatever is next in its line, until nothing is.
 pub(super) async fn work<E: ShardEncoder, S: Sender<E::Body>>(flight: InFlight<E, S>) {
     let mut next = Some(flight);
     while let Some(mut flight) = next {
         flight.send().await;
-        let (core, shard, charge) = (flight.core.clone(), flight.shard, flight.charge);
+        let (core, turn) = (flight.core.clone(), flight.turn());
         drop(flight);
-        next = core.finished(shard, charge).map(|request| InFlight::new(core, shard, request));
+        next = core.finished(&turn).map(|start| InFlight::new(core, start));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prometheus::proto::Metric;
 use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::exporters::delivery::otlp::OtlpEncoder;
 use crate::exporters::delivery::{
     Attempt, Delivery, DeliveryConfig, Outcome, QueueConfig, RetryConfig, Sender,
 };
-use crate::pdata::{Batch, ClientInfo, Rope, Signal};
+use crate::pdata::{Batch, ClientInfo, Rope, Signal, Tenant};
 use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{
     Acks, BuildContext, Consumer, Exporter, Ledger, Leftover, RunContext, StartError, Verdict, ack,
@@ -44,12 +45,18 @@ struct Log {
     delivered: Vec<u64>,
     sizes: Vec<usize>,
     tenants: Vec<String>,
+    /// Whose, which and when, of each delivery.
+    deliveries: Vec<(Option<Tenant>, Vec<u64>, Instant)>,
+    /// Whose and when, of each attempt.
+    attempts_of: Vec<(Option<Tenant>, Instant)>,
     at_once: usize,
     most_at_once: usize,
 }
 
 struct Scripted {
     script: Mutex<VecDeque<Step>>,
+    /// For tenants with a script of their own.
+    scripts: Mutex<HashMap<String, VecDeque<Step>>>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -68,7 +75,10 @@ impl Sender<Rope> for Scripted {
 
     async fn send(&self, attempt: Attempt<'_, Rope>) -> Outcome {
         let step = {
-            let mut script = self.script.lock().unwrap();
+            let mut scripts = self.scripts.lock().unwrap();
+            let own = attempt.tenant.and_then(|tenant| scripts.get_mut(tenant.name()));
+            let mut common = self.script.lock().unwrap();
+            let script = own.unwrap_or(&mut common);
             match script.front() {
                 Some(Step::Repeat(_) | Step::AtMost(_)) => script.front().cloned(),
                 _ => script.pop_front(),
@@ -78,6 +88,7 @@ impl Sender<Rope> for Scripted {
         let _sending = {
             let mut log = self.log.lock().unwrap();
             log.attempts.push(Instant::now());
+            log.attempts_of.push((attempt.tenant.cloned(), Instant::now()));
             log.at_once += 1;
             log.most_at_once = log.most_at_once.max(log.at_once);
             Sending(self.log.clone())
@@ -99,6 +110,7 @@ impl Sender<Rope> for Scripted {
         if let Outcome::Delivered { .. } = outcome {
             let mut log = self.log.lock().unwrap();
             log.sizes.push(ids.len());
+            log.deliveries.push((attempt.tenant.cloned(), ids.clone(), Instant::now()));
             log.delivered.extend(ids);
             log.tenants.extend(attempt.client.metadata("x-tenant").iter().flat_map(|v| v.iter().cloned()));
         }
@@ -118,9 +130,21 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start(config: DeliveryConfig, script: Vec<Step>) -> Rig {
-        let (metrics, ledger) = (Metrics::new(), Ledger::new(1 << 30));
+        Rig::start_with(config, 1 << 30, script, []).await
+    }
+
+    /// With a budget of memory, and scripts for some tenants.
+    pub async fn start_with(
+        config: DeliveryConfig,
+        budget: usize,
+        script: Vec<Step>,
+        scripts: impl IntoIterator<Item = (&str, Vec<Step>)>,
+    ) -> Rig {
+        let (metrics, ledger) = (Metrics::new(), Ledger::new(budget));
         let log = Arc::new(Mutex::new(Log::default()));
-        let sender = Scripted { script: Mutex::new(script.into()), log: log.clone() };
+        let scripts = scripts.into_iter().map(|(name, script)| (name.to_owned(), script.into())).collect();
+        let (script, scripts) = (Mutex::new(script.into()), Mutex::new(scripts));
+        let sender = Scripted { script, scripts, log: log.clone() };
         let cx = BuildContext { id: "test".into(), metrics: metrics.clone(), ledger: ledger.clone() };
         let delivery = Delivery::new(&cx, Signal::Traces, config, OtlpEncoder, sender);
         let supervisor = Supervisor::default();
@@ -166,6 +190,26 @@ impl Rig {
 
     pub fn offer_as(&self, tenant: Option<&str>, ids: Range<u64>) {
         self.delivery.consume(self.batch(ids, tenant, Acks::none()));
+    }
+
+    /// Offers spans of a tenant; nobody waits for them.
+    pub fn offer_of(&self, tenant: &Tenant, ids: Range<u64>) {
+        let batch = self.batch(ids, None, Acks::none());
+        self.delivery.consume(Batch { tenant: Some(tenant.clone()), ..batch });
+    }
+
+    /// The same, behind all others.
+    pub fn offer_demoted(&self, tenant: &Tenant, ids: Range<u64>) {
+        let batch = self.batch(ids, None, Acks::none());
+        self.delivery.consume(Batch { tenant: Some(tenant.clone()), demoted: true, ..batch });
+    }
+
+    /// Offers spans of a tenant; the verdict arrives on the returned channel.
+    pub fn ask_of(&self, tenant: &Tenant, ids: Range<u64>) -> oneshot::Receiver<Verdict> {
+        let (ack, verdict) = ack();
+        let batch = self.batch(ids, None, ack.into());
+        self.delivery.consume(Batch { tenant: Some(tenant.clone()), ..batch });
+        verdict
     }
 
     /// Offers spans; the verdict arrives on the returned channel.
@@ -243,15 +287,52 @@ impl Rig {
 
     /// The reasons under which items were dropped, sorted.
     pub fn drop_reasons(&self) -> Vec<String> {
+        self.reasons("tidegate_dropped_items")
+    }
+
+    /// The reasons under which items were refused, sorted.
+    pub fn refusal_reasons(&self) -> Vec<String> {
+        self.reasons("tidegate_exporter_refused_items")
+    }
+
+    fn reasons(&self, name: &str) -> Vec<String> {
         let families = self.metrics.gather();
-        let reason = |m: &prometheus::proto::Metric| {
-            m.get_label().iter().find(|l| l.name() == "reason").map(|l| l.value().to_owned())
-        };
-        let family = families.iter().find(|f| f.name() == "tidegate_dropped_items");
-        let mut reasons: Vec<String> =
-            family.iter().flat_map(|f| f.get_metric()).filter_map(reason).collect();
+        let family = families.iter().find(|f| f.name() == name);
+        let reason = |m| label(m, "reason").to_owned();
+        let mut reasons: Vec<String> = family.iter().flat_map(|f| f.get_metric()).map(reason).collect();
         reasons.sort();
         reasons
+    }
+
+    /// Sent, failed, refused and queued of one tenant.
+    pub fn books_of(&self, tenant: &Tenant) -> [u64; 4] {
+        let families = self.metrics.gather();
+        let read = |name: &str, outcome: &str| {
+            let family = families.iter().find(|f| f.name() == name);
+            let ours = |m: &&Metric| label(m, "tenant") == tenant.name() && label(m, "outcome") == outcome;
+            let values = family.iter().flat_map(|f| f.get_metric()).filter(ours);
+            values.map(|m| (m.get_counter().get_value() + m.get_gauge().get_value()) as u64).sum()
+        };
+        let items = |outcome| read("tidegate_exporter_tenant_items", outcome);
+        let queued = read("tidegate_exporter_tenant_queued_items", "");
+        [items("sent"), items("failed"), items("refused"), queued]
+    }
+
+    /// Every delivery: whose, which, and how long after the start.
+    pub fn deliveries(&self) -> Vec<(Option<Tenant>, Vec<u64>, Duration)> {
+        let log = self.log.lock().unwrap();
+        log.deliveries.iter().map(|(t, ids, at)| (t.clone(), ids.clone(), *at - self.started)).collect()
+    }
+
+    /// How long after the start attempts were made for a tenant.
+    pub fn attempts_of(&self, tenant: &Tenant) -> Vec<Duration> {
+        let log = self.log.lock().unwrap();
+        let ours = log.attempts_of.iter().filter(|(t, _)| t.as_ref() == Some(tenant));
+        ours.map(|(_, at)| *at - self.started).collect()
+    }
+
+    pub fn memory_used(&self) -> usize {
+        self.ledger.used()
     }
 
     /// Seconds since the start, of each attempt.
@@ -287,6 +368,10 @@ impl Rig {
     pub fn panicked(&self) -> usize {
         self.supervisor.panicked()
     }
+}
+
+fn label<'a>(metric: &'a Metric, name: &str) -> &'a str {
+    metric.get_label().iter().find(|l| l.name() == name).map_or("", |l| l.value())
 }
 
 pub fn secs(n: u64) -> Duration {

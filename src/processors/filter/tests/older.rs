@@ -22,7 +22,7 @@ fn scope(name: &str) -> Option<InstrumentationScope> {
 }
 
 /// Two environments, each with two scopes of two spans.
-fn traces() -> ExportTraceServiceRequest {
+pub(super) fn traces() -> ExportTraceServiceRequest {
     let span = |name: &str, kind| Span {
         name: name.into(),
         kind,
@@ -43,7 +43,7 @@ fn traces() -> ExportTraceServiceRequest {
 }
 
 /// `env/scope/name` of every span.
-fn spans_of(request: &ExportTraceServiceRequest) -> Vec<String> {
+pub(super) fn spans_of(request: &ExportTraceServiceRequest) -> Vec<String> {
     let mut out = Vec::new();
     for resource in &request.resource_spans {
         for scope in &resource.scope_spans {
@@ -59,7 +59,7 @@ fn spans_of(request: &ExportTraceServiceRequest) -> Vec<String> {
     out
 }
 
-fn metrics() -> ExportMetricsServiceRequest {
+pub(super) fn metrics() -> ExportMetricsServiceRequest {
     let point = |code: &str| NumberDataPoint { attributes: vec![attr("code", code)], ..Default::default() };
     let gauge = |name: &str, codes: &[&str]| Metric {
         name: name.into(),
@@ -89,7 +89,7 @@ fn metrics() -> ExportMetricsServiceRequest {
     ExportMetricsServiceRequest { resource_metrics: vec![of("test"), of("prod")] }
 }
 
-fn metrics_of(request: &ExportMetricsServiceRequest) -> Vec<String> {
+pub(super) fn metrics_of(request: &ExportMetricsServiceRequest) -> Vec<String> {
     let mut out = Vec::new();
     for resource in &request.resource_metrics {
         let env = format!("{:?}", resource.resource);
@@ -102,7 +102,7 @@ fn metrics_of(request: &ExportMetricsServiceRequest) -> Vec<String> {
     out
 }
 
-fn logs() -> ExportLogsServiceRequest {
+pub(super) fn logs() -> ExportLogsServiceRequest {
     let record = |body: &str, severity: i32, level: &str| LogRecord {
         body: Some(text(body)),
         severity_number: severity,
@@ -126,7 +126,7 @@ fn logs() -> ExportLogsServiceRequest {
     ExportLogsServiceRequest { resource_logs: vec![of("test"), of("prod")] }
 }
 
-fn logs_of(request: &ExportLogsServiceRequest) -> Vec<String> {
+pub(super) fn logs_of(request: &ExportLogsServiceRequest) -> Vec<String> {
     let mut out = Vec::new();
     for resource in &request.resource_logs {
         let env = format!("{:?}", resource.resource);

@@ -46,12 +46,12 @@ fn errors_point_at_the_rule_and_key() {
     let table = [
         (
             "- {source_labels: [a], target_label: b}\n- {source_labels: [resource.x, y], target_label: resource.z}",
-            "yaml:5:54\n | = at processors::relabel::rules::1::target_label\n | error: \"resource.z\": a resource's attribute cannot depend on one of its items, and \"y\" may be an attribute of the item",
+            "--> yaml:5:56\n | = at processors::relabel::rules::1::target_label\n | error: \"resource.z\": a resource's attribute cannot depend on one of its items, and \"y\" may be an attribute of the item",
             "write \"resource.y\" if the resource's attribute is meant",
         ),
         (
             "- {source_labels: [scope.y], target_label: resource.z}",
-            "yaml:4:50\n | = at processors::relabel::rules::0::target_label\n | error: \"resource.z\": a resource's attribute cannot depend on one of its scopes, and \"scope.y\" is",
+            "--> yaml:4:50\n | = at processors::relabel::rules::0::target_label\n | error: \"resource.z\": a resource's attribute cannot depend on one of its scopes, and \"scope.y\" is",
             "",
         ),
         (
@@ -61,23 +61,63 @@ fn errors_point_at_the_rule_and_key() {
         ),
         (
             "- {source_labels: [y], target_label: __tmp_y}\n- {source_labels: [__tmp_y], target_label: resource.z}",
-            "yaml:5:50\n | = at processors::relabel::rules::1::target_label\n | error: \"resource.z\": a resource's attribute cannot depend on one of its items, and rule 1 sets \"__tmp_y\" for each of them",
+            "--> yaml:5:50\n | = at processors::relabel::rules::1::target_label\n | error: \"resource.z\": a resource's attribute cannot depend on one of its items, and rule 1 sets \"__tmp_y\" for each of them",
             "",
         ),
-        ("- {source_labels: [a], target_label: __tenant__}", "yaml:4:44\n | = at processors::relabel::rules::0::target_label\n | error: \"__tenant__\" cannot be set", "\"__tmp\""),
+        (
+            "- {source_labels: [a], target_label: __tenant__}",
+            "--> yaml:4:44\n | = at processors::relabel::rules::0::target_label\n | error: \"__tenant__\" cannot be set",
+            "\"__tmp\"",
+        ),
         ("- {source_labels: [a], target_label: resource.}", "\"resource.\" names no attribute", ""),
         ("- {source_labels: [scope.], target_label: a}", "\"scope.\" names no attribute", ""),
-        ("- {source_labels: [a], target_label: '__tmp_$1'}", "the name of a scratch label cannot be computed", ""),
-        ("- {regex: 'a(.*)', action: labelmap, replacement: 'resource.$1'}", "\"resource.$1\" is no name among the item's own attributes", "begin \"regex\" with \"resource.\""),
-        ("- {regex: 'resource.(.*)', action: labelmap, replacement: 'scope.$1'}", "is no name among the resource's attributes", "begin \"regex\" with \"scope.\""),
-        ("- {regex: 'a', action: labelmap, replacement: '__name__'}", "\"__name__\" is no attribute's name", ""),
+        (
+            "- {source_labels: [a], target_label: '__tmp_$1'}",
+            "the name of a scratch label cannot be computed",
+            "",
+        ),
+        (
+            "- {regex: 'a(.*)', action: labelmap, replacement: 'resource.$1'}",
+            "\"resource.$1\" is no name among the item's own attributes",
+            "begin \"regex\" with \"resource.\"",
+        ),
+        (
+            "- {regex: 'resource.(.*)', action: labelmap, replacement: 'scope.$1'}",
+            "is no name among the resource's attributes",
+            "begin \"regex\" with \"scope.\"",
+        ),
+        (
+            "- {regex: 'a', action: labelmap, replacement: '__name__'}",
+            "\"__name__\" is no attribute's name",
+            "",
+        ),
         ("- {regex: 'a', action: labelmap, replacement: '__tmp$1'}", "is no attribute's name", ""),
-        ("- {source_labels: [a]}", "yaml:4:9\n | = at processors::relabel::rules::0::target_label\n | error: relabel configuration for replace action requires 'target_label'", ""),
-        ("- {source_labels: [a], regex: '(', action: drop}", "yaml:4:37\n | = at processors::relabel::rules::0::regex\n | error: not a regular expression", ""),
-        ("- {source_labels: [a], target_label: '$1', action: lowercase}", "\"$1\" is invalid 'target_label' for lowercase action", ""),
-        ("- {source_labels: [a], regex: b, action: labeldrop}", "'source_labels' has no meaning for the labeldrop action", ""),
-        ("- {source_labels: [a], action: dropp}", "did you mean \"drop\"?", ""),
-        ("- {regex: '(resource|scope).a', action: labeldrop}", "yaml:4:17\n | = at processors::relabel::rules::0::regex\n | warning: the rule is about the items' own attributes", ""),
+        (
+            "- {source_labels: [a]}",
+            "--> yaml:4:9\n | = at processors::relabel::rules::0::target_label\n | error: relabel configuration for replace action requires 'target_label'",
+            "",
+        ),
+        (
+            "- {source_labels: [a], regex: '(', action: drop}",
+            "--> yaml:4:37\n | = at processors::relabel::rules::0::regex\n | error: not a regular expression",
+            "",
+        ),
+        (
+            "- {source_labels: [a], target_label: '$1', action: lowercase}",
+            "\"$1\" is invalid 'target_label' for lowercase action",
+            "",
+        ),
+        (
+            "- {source_labels: [a], regex: b, action: labeldrop}",
+            "'source_labels' has no meaning for the labeldrop action",
+            "",
+        ),
+        ("- {source_labels: [a], target_label: b, action: dropp}", "did you mean \"drop\"?", ""),
+        (
+            "- {regex: '(resource|scope).a', action: labeldrop}",
+            "--> yaml:4:17\n | = at processors::relabel::rules::0::regex\n | warning: the rule is about the items' own attributes",
+            "",
+        ),
         ("[]", "missing required field \"rules\"", "labeldrop"),
     ];
     for (rules, message, hint) in table {

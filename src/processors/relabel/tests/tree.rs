@@ -67,7 +67,8 @@ pub(super) fn read(signal: Signal, bytes: &[u8]) -> Vec<Node> {
                         let severity = match log.severity_number {
                             _ if !log.severity_text.is_empty() => log.severity_text.clone(),
                             n @ 1..=24 => {
-                                let name = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"][(n as usize - 1) / 4];
+                                let name = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]
+                                    [(n as usize - 1) / 4];
                                 let suffix = ["", "2", "3", "4"][(n as usize - 1) % 4];
                                 format!("{name}{suffix}")
                             }

@@ -6,7 +6,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
@@ -230,9 +232,11 @@ fn vectors_hold_across_levels() {
     for signal in Signal::ALL {
         for level in [0, 1] {
             for Vector { name, labels, rules, want } in vectors() {
-                let about_names = |rule: &RelabelConfig| matches!(rule.action, LabelMap | LabelDrop | LabelKeep);
+                let about_names =
+                    |rule: &RelabelConfig| matches!(rule.action, LabelMap | LabelDrop | LabelKeep);
                 // A label that is deleted is the item's, and above it is still there.
-                let deletes = want.is_some_and(|want| labels.iter().any(|(key, _)| want.iter().all(|(k, _)| k != key)));
+                let deletes =
+                    want.is_some_and(|want| labels.iter().any(|(key, _)| want.iter().all(|(k, _)| k != key)));
                 if rules.iter().any(about_names) || deletes {
                     continue;
                 }
@@ -387,7 +391,9 @@ fn text_that_is_no_utf8_passes_through() {
 fn what_is_dropped_is_counted() {
     let context = context();
     let rules = vec![LabelRule(of(Drop, &["a"], "foo", ""))];
-    let Ok(Stage::Edit(edit)) = build(&RelabelProcessorConfig { rules }, Signal::Logs, &context) else { panic!() };
+    let Ok(Stage::Edit(edit)) = build(&RelabelProcessorConfig { rules }, Signal::Logs, &context) else {
+        panic!()
+    };
     let mut batch = batch(Signal::Logs, &request(Signal::Logs, [Vec::new(), Vec::new(), attributes(FOO)]));
     let _ = Program::new(Signal::Logs, vec![edit]).apply(&mut batch);
     assert_eq!(batch.items, 0);
@@ -395,5 +401,8 @@ fn what_is_dropped_is_counted() {
     let family = families.iter().find(|family| family.name() == "tidegate_dropped_items").unwrap();
     let [series] = family.get_metric() else { panic!("{family:?}") };
     let labels: Vec<&str> = series.get_label().iter().map(|label| label.value()).collect();
-    assert_eq!((series.get_counter().get_value(), labels.as_slice()), (1.0, &["relabel", "logs", "relabel"][..]));
+    assert_eq!(
+        (series.get_counter().get_value(), labels.as_slice()),
+        (1.0, &["relabel", "logs", "relabel"][..])
+    );
 }

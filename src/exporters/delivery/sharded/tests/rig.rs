@@ -1,9 +1,8 @@
 //! A sharded delivery around a toy encoder and a sender that follows a rule, with everything observed.
 //!
-//! Telemetry is numbers: a batch's rope is their bytes, a number's shard is its remainder.
+//! Telemetry is numbers: a batch's rope is their bytes, a number's shard is its remainder, its tenant its millions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::exporters::delivery::sharded::{Output, ShardBody, ShardEncoder, ShardedConfig, ShardedDelivery};
 use crate::exporters::delivery::{Attempt, Outcome, QueueConfig, RetryConfig, Sender};
-use crate::pdata::{Batch, ClientInfo, Rope, Signal};
+use crate::pdata::{Batch, ClientInfo, Rope, Signal, Tenant};
 use crate::pipeline::runtime::Supervisor;
 use crate::pipeline::{
     Acks, BuildContext, Consumer, Exporter, Ledger, Leftover, RunContext, StartError, Verdict, ack,
@@ -20,6 +19,10 @@ use crate::pipeline::{
 use crate::telemetry::Metrics;
 
 pub const SHARDS: usize = 4;
+/// Numbers of each tenant; the first are nobody's.
+pub const EACH: u64 = 1_000_000;
+/// From here on within its tenant's, a number is in a demoted batch.
+pub const DEMOTED: u64 = EACH / 2;
 
 /// What the sender does with one attempt.
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ pub type Rule = Box<dyn Fn(&[u64], usize) -> Step + Send + Sync>;
 pub struct Numbers {
     pub shard: usize,
     pub ids: Vec<u64>,
+    /// Whose it is, if it says so itself.
+    pub tenant: Option<Tenant>,
 }
 
 /// How the encoder behaves.
@@ -58,6 +63,8 @@ pub struct Toy {
     pub jammed_from: usize,
     /// Sends an empty request on shard 0 at each tick.
     pub chatty: bool,
+    /// Whether requests name their tenants, of which one batch may have several.
+    pub naming: bool,
 }
 
 impl Default for Toy {
@@ -71,6 +78,7 @@ impl Default for Toy {
             spoil: vec![],
             jammed_from: usize::MAX,
             chatty: false,
+            naming: false,
         }
     }
 }
@@ -78,7 +86,9 @@ impl Default for Toy {
 struct ToyEncoder {
     toy: Toy,
     open: Vec<Vec<u64>>,
-    encoded: Arc<AtomicUsize>,
+    /// Whose each open request is, where requests say so.
+    tenants: Vec<Option<Tenant>>,
+    encoded: Arc<Mutex<Vec<Option<Tenant>>>>,
     closes: usize,
 }
 
@@ -92,14 +102,19 @@ pub struct Attempted {
 #[derive(Debug, Default)]
 struct Log {
     attempts: Vec<Attempted>,
-    /// By shard, in the order of arrival.
-    delivered: BTreeMap<usize, Vec<u64>>,
+    /// By line, in the order of arrival.
+    delivered: BTreeMap<Line, Vec<u64>>,
     tenants: Vec<(String, Vec<u64>)>,
-    at_once: BTreeMap<usize, usize>,
+    at_once: BTreeMap<Line, usize>,
     most_at_once: usize,
-    /// Attempts made while another one of the same shard was.
+    /// Attempts made while another one of the same line was.
     overlaps: usize,
+    /// Attempts for another tenant than the numbers'.
+    mixed: usize,
 }
+
+/// The millions of a tenant's numbers, and the shard.
+type Line = (u64, usize);
 
 struct Ruled {
     rule: Rule,
@@ -107,15 +122,16 @@ struct Ruled {
     log: Arc<Mutex<Log>>,
 }
 
-struct Sending(Arc<Mutex<Log>>, usize);
+struct Sending(Arc<Mutex<Log>>, Line);
 
 pub struct Rig {
     delivery: ShardedDelivery<ToyEncoder, Ruled>,
     log: Arc<Mutex<Log>>,
-    encoded: Arc<AtomicUsize>,
+    encoded: Arc<Mutex<Vec<Option<Tenant>>>>,
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     supervisor: Supervisor,
+    naming: bool,
 }
 
 impl ShardBody for Numbers {
@@ -128,12 +144,22 @@ impl ShardBody for Numbers {
             return Err(self);
         }
         let ids = self.ids.split_off(self.ids.len() / 2);
-        let second = Numbers { shard: self.shard, ids };
+        let second = Numbers { shard: self.shard, ids, tenant: self.tenant.clone() };
         Ok([self, second])
     }
 
     fn size(&self) -> usize {
         self.ids.len() * 8
+    }
+
+    fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+}
+
+impl ToyEncoder {
+    fn take(&mut self, shard: usize) -> Numbers {
+        Numbers { shard, ids: std::mem::take(&mut self.open[shard]), tenant: self.tenants[shard].take() }
     }
 }
 
@@ -146,7 +172,7 @@ impl ShardEncoder for ToyEncoder {
 
     fn encode(&mut self, batch: &Batch, out: &mut Output<'_, Numbers>) {
         assert!(batch.acks.settled() && batch.leases.is_empty());
-        self.encoded.fetch_add(1, Ordering::Relaxed);
+        self.encoded.lock().unwrap().push(batch.tenant.clone());
         for id in numbers(&batch.rope) {
             let shard = id as usize % self.toy.shards;
             if self.toy.formless.contains(&id) {
@@ -157,11 +183,18 @@ impl ShardEncoder for ToyEncoder {
                 continue;
             }
             assert!(!self.toy.poison.contains(&id), "poisoned");
+            let whose = tenant_of(&[id]).filter(|_| self.toy.naming);
+            if self.tenants[shard] != whose && !self.open[shard].is_empty() {
+                let body = self.take(shard);
+                out.full(shard, body);
+            }
+            self.tenants[shard] = whose;
             self.open[shard].push(id);
             assert!(!self.toy.spoil.contains(&id), "spoiled");
             out.item(shard);
             if self.open[shard].len() >= self.toy.most {
-                out.full(shard, Numbers { shard, ids: std::mem::take(&mut self.open[shard]) });
+                let body = self.take(shard);
+                out.full(shard, body);
             }
         }
     }
@@ -169,8 +202,11 @@ impl ShardEncoder for ToyEncoder {
     fn close(&mut self, shard: usize) -> Option<Numbers> {
         self.closes += 1;
         assert!(self.closes <= self.toy.jammed_from, "jammed");
-        let ids = std::mem::take(&mut self.open[shard]);
-        (!ids.is_empty()).then_some(Numbers { shard, ids })
+        (!self.open[shard].is_empty()).then(|| self.take(shard))
+    }
+
+    fn open_tenant(&self, shard: usize) -> Option<&Tenant> {
+        self.tenants[shard].as_ref()
     }
 
     fn open_size(&self, shard: usize) -> usize {
@@ -183,7 +219,7 @@ impl ShardEncoder for ToyEncoder {
 
     fn tick(&mut self, out: &mut Output<'_, Numbers>) {
         if self.toy.chatty {
-            out.extra(0, Numbers { shard: 0, ids: vec![] });
+            out.extra(0, Numbers { shard: 0, ids: vec![], tenant: None });
         }
     }
 }
@@ -200,18 +236,21 @@ impl Sender<Numbers> for Ruled {
     }
 
     async fn send(&self, attempt: Attempt<'_, Numbers>) -> Outcome {
-        let Numbers { shard, ids } = attempt.body.clone();
+        let Numbers { shard, ids, .. } = attempt.body.clone();
+        let line = (ids.first().map_or(0, |id| id / EACH), shard);
         let (before, _sending) = {
             let mut log = self.log.lock().unwrap();
             let before = log.attempts.len();
             log.attempts.push(Attempted { at: self.started.elapsed().as_secs(), shard, ids: ids.clone() });
-            let at_once = log.at_once.entry(shard).or_default();
+            let right = ids.iter().all(|id| tenant_of(&[*id]).as_ref() == attempt.tenant);
+            log.mixed += usize::from(!right);
+            let at_once = log.at_once.entry(line).or_default();
             *at_once += 1;
             let overlaps = usize::from(*at_once > 1);
             let total = log.at_once.values().sum();
             log.most_at_once = log.most_at_once.max(total);
             log.overlaps += overlaps;
-            (before, Sending(self.log.clone(), shard))
+            (before, Sending(self.log.clone(), line))
         };
         let outcome = match (self.rule)(&ids, before) {
             Step::Now(outcome) => outcome,
@@ -225,7 +264,7 @@ impl Sender<Numbers> for Ruled {
         if let Outcome::Delivered { rejected, .. } = outcome {
             let mut log = self.log.lock().unwrap();
             let taken = ids.len().saturating_sub(rejected);
-            log.delivered.entry(shard).or_default().extend(&ids[..taken]);
+            log.delivered.entry(line).or_default().extend(&ids[..taken]);
             let tenant = attempt.client.metadata("x-tenant").and_then(|v| v.first().cloned());
             log.tenants.push((tenant.unwrap_or_default(), ids));
         }
@@ -242,13 +281,14 @@ impl Rig {
 
     pub fn build(config: ShardedConfig, toy: Toy, rule: Rule) -> Rig {
         let (metrics, ledger) = (Metrics::new(), Ledger::new(1 << 30));
-        let (log, encoded) = (Arc::new(Mutex::new(Log::default())), Arc::new(AtomicUsize::new(0)));
+        let (log, encoded): (Arc<Mutex<Log>>, Arc<Mutex<Vec<_>>>) = Default::default();
         let sender = Ruled { rule, started: Instant::now(), log: log.clone() };
         let cx = BuildContext { id: "test".into(), metrics: metrics.clone(), ledger: ledger.clone() };
-        let open = vec![Vec::new(); toy.shards];
-        let encoder = ToyEncoder { toy, open, encoded: encoded.clone(), closes: 0 };
+        let (open, naming) = (vec![Vec::new(); toy.shards], toy.naming);
+        let tenants = vec![None; toy.shards];
+        let encoder = ToyEncoder { toy, open, tenants, encoded: encoded.clone(), closes: 0 };
         let delivery = ShardedDelivery::new(&cx, Signal::Metrics, config, encoder, sender);
-        Rig { delivery, log, encoded, metrics, ledger, supervisor: Supervisor::default() }
+        Rig { delivery, log, encoded, metrics, ledger, supervisor: Supervisor::default(), naming }
     }
 
     pub async fn run(&self) {
@@ -275,8 +315,8 @@ impl Rig {
             rope,
             items: ids.len(),
             client: Arc::new(client),
-            tenant: None,
-            demoted: false,
+            tenant: tenant_of(&ids).filter(|_| !self.naming),
+            demoted: ids.first().is_some_and(|id| id % EACH >= DEMOTED),
             received: std::time::Instant::now(),
             leases: [lease].into_iter().collect(),
             acks,
@@ -380,14 +420,19 @@ impl Rig {
         self.attempts().into_iter().filter(|a| a.shard == shard).map(|a| a.ids).collect()
     }
 
-    /// Everything that arrived, sorted. Checks that each shard's line was in order, nothing arrived
-    /// twice and no shard had two requests at once.
+    /// Everything that arrived, sorted. Checks that each line was in order, nothing arrived twice, no line had two
+    /// requests at once and all were for their own tenant.
     pub fn arrived(&self) -> Vec<u64> {
         let log = self.log.lock().unwrap();
-        assert_eq!(log.overlaps, 0, "two requests of one shard at once");
-        for (shard, ids) in &log.delivered {
-            assert!(ids.is_sorted_by(|a, b| a < b), "shard {shard} is out of order: {ids:?}");
-            assert!(ids.iter().all(|id| *id as usize % SHARDS == *shard));
+        assert_eq!(log.overlaps, 0, "two requests of one line at once");
+        assert_eq!(log.mixed, 0, "numbers under another tenant");
+        for (line, ids) in &log.delivered {
+            for demoted in [false, true] {
+                let ids: Vec<u64> =
+                    ids.iter().copied().filter(|id| (id % EACH >= DEMOTED) == demoted).collect();
+                assert!(ids.is_sorted_by(|a, b| a < b), "{line:?} is out of order: {ids:?}");
+            }
+            assert!(ids.iter().all(|id| (id / EACH, *id as usize % SHARDS) == *line));
         }
         let mut all: Vec<u64> = log.delivered.values().flatten().copied().collect();
         all.sort_unstable();
@@ -404,7 +449,25 @@ impl Rig {
 
     /// How many batches have been encoded.
     pub fn encoded(&self) -> usize {
-        self.encoded.load(Ordering::Relaxed)
+        self.encoded.lock().unwrap().len()
+    }
+
+    /// Whose batches have been encoded, in order: millions of numbers.
+    pub fn encoded_for(&self) -> Vec<u64> {
+        let number = |tenant: &Option<Tenant>| tenant.as_ref().map_or(0, |t| t.name().parse().unwrap());
+        self.encoded.lock().unwrap().iter().map(number).collect()
+    }
+
+    /// Items of a tenant by outcome, as its counters say.
+    pub fn counted(&self, tenant: u64, outcome: &str) -> u64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|f| f.name() == "tidegate_exporter_tenant_items");
+        let is = |m: &&prometheus::proto::Metric, name: &str, value: &str| {
+            m.get_label().iter().any(|l| l.name() == name && l.value() == value)
+        };
+        let metrics = family.iter().flat_map(|f| f.get_metric());
+        let ours = metrics.filter(|m| is(m, "tenant", &tenant.to_string()) && is(m, "outcome", outcome));
+        ours.map(|m| m.get_counter().get_value() as u64).sum()
     }
 
     pub fn panicked(&self) -> usize {
@@ -425,6 +488,12 @@ pub fn secs(n: u64) -> Duration {
 
 pub fn config(queue: QueueConfig, retry: RetryConfig) -> ShardedConfig {
     ShardedConfig { queue: Some(queue), retry, timeout: Duration::ZERO, backlog: 1 << 20, bisect: 64 }
+}
+
+/// Whose numbers these are.
+fn tenant_of(ids: &[u64]) -> Option<Tenant> {
+    let millions = ids.first()? / EACH;
+    (millions > 0).then(|| Tenant::new(&millions.to_string()))
 }
 
 fn numbers(rope: &Rope) -> Vec<u64> {
