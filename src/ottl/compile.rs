@@ -160,13 +160,7 @@ impl Compiler {
             Some(context) => context,
             None => infer(signal, nodes)?,
         };
-        Ok(Compiler {
-            context: inferred,
-            signal,
-            explicit: context.is_some(),
-            captures: Vec::new(),
-            looks_below: false,
-        })
+        Ok(Compiler { context: inferred, signal, explicit: context.is_some(), captures: Vec::new(), looks_below: false })
     }
 
     /// For a context that was inferred from other texts too.
