@@ -17,7 +17,9 @@
 
 mod body;
 mod cache;
+mod change;
 mod encoder;
+mod entry;
 mod labels;
 mod line;
 mod metadata;
@@ -32,7 +34,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::body::LokiBody;
-pub use self::encoder::{Change, LokiEncoder};
+pub use self::change::Change;
+pub use self::encoder::LokiEncoder;
 pub use self::labels::{parse_labels, put_labels};
 pub(crate) use self::resolve::cut;
 pub use self::sources::LabelSource;

@@ -235,21 +235,32 @@ async fn without_a_queue_taken_means_stored() {
 /// A tenant who may send nothing for now does not keep the others from it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_throttled_tenant_does_not_hold_up_others() {
-    let loki = Loki::start(Options { auth: true, ..Default::default() }).await;
-    loki.limit_tenant("a", Limits { rate: (0, 0), ..Default::default() });
-    let mut agent = agent(&loki, &["tenant: {from_attribute: team}"]);
-    let push = |team: &str, from: i64| {
-        let one = |service: i64| {
-            let resource = attributes(&[("service.name", &format!("s{service}")), ("team", &team)]);
-            logs(resource, None, vec![record("x", &[("id", &(from + service))])])
+    // Found by the exporter itself, and before it.
+    let found = AGENT
+        .replace(
+            "exporters:\n  loki",
+            "processors:\n  tenant:\n    from: [{attribute: resource.team}]\n    unresolved: refuse\nexporters:\n  loki",
+        )
+        .replace("{receivers: [otlp], exp", "{receivers: [otlp], processors: [tenant], exp");
+    assert!(found.contains("processors: [tenant]") && found.contains("resource.team"));
+    for (yaml, more) in [(AGENT, "    tenant: {from_attribute: team}"), (&found, "")] {
+        let loki = Loki::start(Options { auth: true, ..Default::default() }).await;
+        loki.limit_tenant("a", Limits { rate: (0, 0), ..Default::default() });
+        let program = env!("CARGO_BIN_EXE_tidegate");
+        let mut agent = Agent::builder(program, yaml).mark("MORE", more).mark("TO", loki.url()).start();
+        let push = |team: &str, from: i64| {
+            let one = |service: i64| {
+                let resource = attributes(&[("service.name", &format!("s{service}")), ("team", &team)]);
+                logs(resource, None, vec![record("x", &[("id", &(from + service))])])
+            };
+            send(&agent, (0..30).map(one).collect());
         };
-        send(&agent, (0..30).map(one).collect());
-    };
-    push("a", 0);
-    eventually(Duration::from_secs(10), "all are held up", || loki.rejections().len() > 10).await;
-    push("b", 0);
-    eventually(Duration::from_secs(10), "the others are stored", || ids(&loki, "b").len() == 30).await;
-    loki.limit_tenant("a", Limits::default());
-    let lost = finish(&mut agent, &loki, 60).await;
-    assert_eq!((ids(&loki, "a").len(), lost.len()), (30, 0), "{lost:?}");
+        push("a", 0);
+        eventually(Duration::from_secs(10), "all are held up", || loki.rejections().len() > 10).await;
+        push("b", 0);
+        eventually(Duration::from_secs(10), "the others are stored", || ids(&loki, "b").len() == 30).await;
+        loki.limit_tenant("a", Limits::default());
+        let lost = finish(&mut agent, &loki, 60).await;
+        assert_eq!((ids(&loki, "a").len(), lost.len()), (30, 0), "{lost:?}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::agent;
 use super::everything::send;
+use crate::support::agent::Agent;
 use crate::support::eventually;
 use crate::support::otlp::{
     self, DELTA, attributes, buckets, counter, double, exponential, exponential_point, gauge, histogram, int,
@@ -262,10 +263,25 @@ async fn requests_stay_below_the_size_that_is_wanted() {
     }
 }
 
-/// Requests that carry metadata of the sender as headers hold nothing of another sender.
+/// Requests that carry metadata of the sender as headers, or a tenant, hold nothing of another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_do_not_mix() {
-    for more in [&[][..], &[super::TWO][..]] {
+    let found = super::AGENT
+        .replace(
+            "\nexporters:",
+            "\nprocessors: {tenant: {from: [{metadata: x-scope-orgid}], unresolved: refuse}}\nexporters:",
+        )
+        .replace("{receivers: [otlp], exp", "{receivers: [otlp], processors: [tenant], exp");
+    assert!(found.contains("processors: [tenant]") && found.contains("{metadata: x-scope-orgid}"));
+    let by_key = "    include_metadata_keys: [X-Scope-OrgID]\n".to_owned();
+    let two = format!("    {}\n", super::TWO);
+    for (yaml, more) in [
+        (super::AGENT, by_key.clone()),
+        (super::AGENT, by_key.clone() + &two),
+        (&found, String::new()),
+        (&found, two.clone()),
+        (&found, two + &by_key),
+    ] {
         let also: Also = Arc::new(|headers, request| {
             let tenant = headers.get("x-scope-orgid").and_then(|v| v.to_str().ok()).unwrap_or("nobody");
             let of = |labels: &Labels| labels.iter().any(|(name, value)| name == "tenant" && value == tenant);
@@ -273,9 +289,8 @@ async fn tenants_do_not_mix() {
             Some(format!("{:?} in a request of {tenant}", wrong.labels))
         });
         let receiver = Receiver::start(Options { also: Some(also), ..Default::default() }).await;
-        let mut lines = vec!["include_metadata_keys: [X-Scope-OrgID]"];
-        lines.extend(more);
-        let mut agent = agent(&receiver, &lines);
+        let program = env!("CARGO_BIN_EXE_tidegate");
+        let mut agent = Agent::builder(program, yaml).mark("TO", receiver.url()).mark("MORE", &more).start();
         let (base, to) = (now() - 60_000, agent.http);
         let push = |step: i64, tenant: String| {
             let labels = attributes(&[("tenant", &tenant), ("path", &"/a")]);

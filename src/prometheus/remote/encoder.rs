@@ -10,13 +10,14 @@ use super::open::Open;
 use super::points::Scratch;
 use super::series::{Placed, ResourceCx, Series};
 use super::snappy::Snappy;
+use super::sums::Sums;
 use super::{OutOfOrder, RemoteOptions};
 use crate::exporters::delivery::sharded::{Output, ShardBody, ShardEncoder};
+use crate::net::auth::ClientKey;
 use crate::pdata::common::{ScopeGroup, groups};
 use crate::pdata::metrics::Metric;
 use crate::pdata::wire::WireError;
 use crate::pdata::{Batch, ClientInfo};
-use crate::prometheus::delta::Accumulator;
 use crate::telemetry::Metrics;
 
 /// How often 1.0 sends metadata again, milliseconds.
@@ -31,6 +32,8 @@ const BATCH_TIMES: usize = 4;
 /// Makes remote write requests.
 pub struct RemoteEncoder {
     pub(super) options: RemoteOptions,
+    /// What keeps clients apart: `partition_keys`, and what requests take from clients.
+    apart: Vec<ClientKey>,
     pub(super) series: Series,
     pub(super) shards: Vec<Open>,
     pub(super) scratch: Scratch,
@@ -44,7 +47,7 @@ pub struct RemoteEncoder {
     /// What the batch may still become, bytes.
     pub(super) budget: usize,
     /// Sums of delta temporality.
-    pub(super) sums: Option<Accumulator>,
+    pub(super) sums: Option<Sums>,
     gauges: Option<Gauges>,
 }
 
@@ -74,8 +77,9 @@ impl RemoteEncoder {
             full: options.max_bytes - options.max_bytes / 16,
             now: now(),
             budget: 0,
-            sums: options.delta.map(Accumulator::new),
+            sums: options.delta.map(Sums::new),
             gauges: None,
+            apart: options.partition_keys.iter().cloned().map(ClientKey::Metadata).collect(),
             options,
         }
     }
@@ -281,6 +285,9 @@ impl ShardEncoder for RemoteEncoder {
     fn encode(&mut self, batch: &Batch, out: &mut Output<'_, WriteBody>) {
         self.begin(out);
         let partition = self.whose(batch);
+        if let Some(sums) = &mut self.sums {
+            sums.begin(partition, batch.tenant.is_some());
+        }
         let request = batch.rope.to_bytes();
         self.budget = request.len().saturating_mul(BATCH_TIMES).saturating_add(BATCH);
         if let Err(error) = self.walk(&request, partition, out) {
@@ -302,13 +309,12 @@ impl ShardEncoder for RemoteEncoder {
     }
 
     fn partition(&self, client: &ClientInfo) -> u64 {
-        let keys = &self.options.partition_keys;
-        if keys.is_empty() {
+        if self.apart.is_empty() {
             return 0;
         }
         let mut text = Vec::new();
-        for key in keys {
-            for value in client.metadata(key).unwrap_or_default() {
+        for key in &self.apart {
+            for value in key.values(client) {
                 text.extend_from_slice(&(value.len() as u64).to_le_bytes());
                 text.extend_from_slice(value.as_bytes());
             }
@@ -318,12 +324,20 @@ impl ShardEncoder for RemoteEncoder {
         self.series.hash(&text) as u64 | 1
     }
 
+    fn keep_apart(&mut self, keys: &[ClientKey]) {
+        for key in keys {
+            if !self.apart.iter().any(|known| known.same(key)) {
+                self.apart.push(key.clone());
+            }
+        }
+    }
+
     fn tick(&mut self, out: &mut Output<'_, WriteBody>) {
         self.now = now();
         if let Some(sums) = &mut self.sums {
             sums.expire(self.now);
         }
-        let (figures, streams) = (self.cache(), self.sums.as_ref().map_or(0, Accumulator::len));
+        let (figures, streams) = (self.cache(), self.sums.as_ref().map_or(0, Sums::len));
         if let Some(gauges) = &mut self.gauges {
             gauges.show(figures, streams);
         }
