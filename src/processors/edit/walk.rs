@@ -342,8 +342,7 @@ impl Walk<'_, '_> {
                 (2, Value::Bytes(scope)) if runs => {
                     let place = Place::new(at.payload, &field, scope);
                     self.out.enter(FIELD_2, place.header, place.payload, place.end);
-                    let kept =
-                        self.scope(scope, place.payload).unwrap_or_else(|_| self.unreadable_stays());
+                    let kept = self.scope(scope, place.payload).unwrap_or_else(|_| self.unreadable_stays());
                     tally.add(kept);
                     if kept { self.out.leave() } else { self.out.abandon() }
                 }
