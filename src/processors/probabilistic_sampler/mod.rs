@@ -429,8 +429,9 @@ impl Rewrite for Sampler {
         {
             self.tell(message, known, text)?;
         }
-        if let Some(slot) = items.get_mut(policy as usize) {
-            slot[usize::from(kept.is_some())] += 1;
+        let of_policy = items.get_mut(policy as usize);
+        if let Some(count) = of_policy.and_then(|counts| counts.get_mut(usize::from(kept.is_some()))) {
+            *count += 1;
         }
         Ok(if kept.is_some() { Fate::Keep } else { Fate::Drop })
     }
