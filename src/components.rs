@@ -31,6 +31,7 @@ use crate::processors::memory_limiter::{self, MemoryLimiterConfig};
 use crate::processors::probabilistic_sampler::{self, ProbabilisticSamplerConfig};
 use crate::processors::relabel::{self, RelabelProcessorConfig};
 use crate::processors::resource::{self, ResourceProcessorConfig};
+use crate::processors::resource_detection::{self, ResourceDetectionConfig};
 use crate::processors::tenant::{self, TenantConfig};
 use crate::processors::transform::{self, TransformConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
@@ -320,6 +321,9 @@ pub static COMPONENTS: &[Component] = &[
         RelabelProcessorConfig, relabel::build),
     row!(Processor, "resource", aliases [], Beta, &Signal::ALL,
         "Changes attributes of the resource that telemetry comes from.", ResourceProcessorConfig, resource::build),
+    row!(Processor, "resource_detection", aliases ["resourcedetection"], Beta, &Signal::ALL,
+        "Says of every resource where it runs: host, node, and what the environment knows.",
+        ResourceDetectionConfig, resource_detection::build),
     row!(Processor, "tenant", aliases [], Beta, &Signal::ALL,
         "Finds out whose telemetry it is, keeps tenants apart and each within its limits.", TenantConfig, tenant::build),
     row!(Processor, "transform", aliases [], Beta, &Signal::ALL,

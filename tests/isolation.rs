@@ -53,7 +53,7 @@ exporters:
     endpoint: '@TO@'
     tls: {insecure: true}
     compression: none
-    sending_queue: {queue_size: 500}
+    sending_queue: {queue_size: 5000}
     retry_on_failure: {initial_interval: 1s, max_elapsed_time: 0s}
 service:
   pipelines:

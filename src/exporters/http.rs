@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::delivery::Outcome;
 use crate::components::BuildError;
+use crate::net::auth::ClientKey;
 use crate::net::client::{HttpClient, HttpClientConfig, causes};
 use crate::pdata::ClientInfo;
 use crate::pipeline::{RunContext, StartError};
@@ -61,6 +62,12 @@ impl Post {
         let client = self.config.connect(self.url.as_str(), cx)?;
         let _ = self.client.set(client);
         Ok(())
+    }
+
+    /// What requests take from clients.
+    pub fn reads(&self) -> Vec<ClientKey> {
+        let auth = self.client.get().and_then(|client| client.auth.as_ref());
+        auth.map(|auth| auth.reads()).unwrap_or_default()
     }
 
     /// Sends a body of `len` bytes. `own` replaces what the configured headers say.

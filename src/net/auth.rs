@@ -38,6 +38,22 @@ pub enum ClientKey {
 }
 
 impl ClientKey {
+    /// Whether another key finds the same.
+    pub fn same(&self, other: &ClientKey) -> bool {
+        match (self, other) {
+            (ClientKey::Metadata(a), ClientKey::Metadata(b)) => a.eq_ignore_ascii_case(b),
+            _ => self == other,
+        }
+    }
+
+    /// Makes values known of a client.
+    pub fn add_to(&self, client: &mut ClientInfo, values: &[String]) {
+        match self {
+            ClientKey::Metadata(key) => client.metadata.push((key.clone(), values.iter().cloned().collect())),
+            ClientKey::Auth(key) => client.auth.extend(values.iter().map(|v| (key.clone(), v.clone()))),
+        }
+    }
+
     /// The values of a client.
     pub fn values<'c>(&'c self, client: &'c ClientInfo) -> impl Iterator<Item = &'c str> {
         let (metadata, auth) = match self {

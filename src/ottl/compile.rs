@@ -1,14 +1,19 @@
 //! Nodes to expressions: contexts are inferred, paths and functions looked up, types checked as far as they are known.
 
+mod args;
+mod contexts;
+
 use std::collections::BTreeMap;
 
 use bumpalo::Bump;
-use regex::bytes::{Regex, RegexBuilder};
 
-use super::ast::{Argument, CallNode, Key, Node, NodeKind, PathNode, StatementNode};
+use self::args::number;
+pub(super) use self::args::{bind, check_type, compile_regex, regex, text, usage, word};
+use self::contexts::{client, contexts, in_signal, infer, no_context};
+use super::ast::{CallNode, Key, Node, NodeKind, PathNode, StatementNode};
 use super::editors::Editor;
 use super::eval::{Expr, Test, math};
-use super::functions::{CONVERTERS, Call, Extra, Func, Param, Sig, Takes, converter, pieces, verbs};
+use super::functions::{CONVERTERS, Call, Extra, Func, Sig, Takes, converter, pieces, verbs};
 use super::lex::unhex;
 use super::paths::{ClientPath, ENUMS, Field, Path, PathInfo, enum_value, find, suggest};
 use super::value::{Buf, Kept, Ty, Val, put_entry, put_item};
@@ -17,10 +22,6 @@ use crate::config::nearest;
 use crate::config::types::parse_duration;
 use crate::pdata::Signal;
 use crate::processors::edit::Level;
-use crate::relabel::pattern::translate;
-
-/// The most memory a compiled expression may take.
-const SIZE_LIMIT: usize = 8 << 20;
 
 /// A condition on messages of one context, compiled.
 #[derive(Debug, Clone)]
@@ -160,7 +161,8 @@ impl Compiler {
             Some(context) => context,
             None => infer(signal, nodes)?,
         };
-        Ok(Compiler { context: inferred, signal, explicit: context.is_some(), captures: Vec::new(), looks_below: false })
+        let explicit = context.is_some();
+        Ok(Compiler { context: inferred, signal, explicit, captures: Vec::new(), looks_below: false })
     }
 
     /// For a context that was inferred from other texts too.
@@ -465,224 +467,6 @@ impl Compiler {
         }
         Ok(())
     }
-}
-
-/// The lowest context of which there is a path, or that a function needs.
-fn infer<'n>(signal: Signal, nodes: impl IntoIterator<Item = &'n Node>) -> Result<Context, ParseError> {
-    let mut lowest = Context::Resource;
-    let mut wrong = None;
-    for node in nodes {
-        node.visit(&mut |node| {
-            let found = match &node.kind {
-                NodeKind::Path(path) => match path.words.as_slice() {
-                    [(first, at), _, ..] if first != "otelcol" => {
-                        Context::of_name(first).map(|context| (context, *at))
-                    }
-                    _ => None,
-                },
-                NodeKind::Call(call) => match converter(&call.name).map(|sig| sig.func) {
-                    Some(Func::IsRootSpan) => Some((Context::Span, node.at)),
-                    Some(Func::HasAttr | Func::HasAttrKey) => Some((Context::Metric, node.at)),
-                    _ => None,
-                },
-                _ => None,
-            };
-            let Some((context, at)) = found else { return };
-            if let Err(error) = in_signal(context, signal, at) {
-                wrong.get_or_insert(error);
-            } else if context.level() > lowest.level() {
-                lowest = context;
-            }
-        });
-    }
-    wrong.map_or(Ok(lowest), Err)
-}
-
-fn in_signal(context: Context, signal: Signal, at: usize) -> Result<(), ParseError> {
-    if context.is_in(signal) {
-        return Ok(());
-    }
-    let error = ParseError::new(at, format!("there is no \"{}\" in {}", context.name(), signal.name()));
-    Err(error.hint(format!("there are: {}", contexts(signal))))
-}
-
-/// The names of a signal's contexts.
-fn contexts(signal: Signal) -> String {
-    let names: Vec<&str> = Context::ALL.iter().filter(|c| c.is_in(signal)).map(|c| c.name()).collect();
-    names.join(", ")
-}
-
-fn no_context(signal: Signal, node: &PathNode) -> ParseError {
-    let name = node.words.iter().map(|(word, _)| word.as_str()).collect::<Vec<_>>().join(".");
-    let at = node.words.first().map_or(0, |(_, at)| *at);
-    let error = ParseError::new(at, format!("the path \"{name}\" does not say of what"));
-    let lowest = Context::ALL.iter().rev().find(|c| c.is_in(signal) && find(**c, &name).is_some());
-    match lowest {
-        Some(context) => error.hint(format!("write \"{}.{name}\", or give a context", context.name())),
-        None => error.hint(format!("paths begin with one of: {}", contexts(signal))),
-    }
-}
-
-/// A path of the client.
-fn client(node: &PathNode) -> Result<ClientPath, ParseError> {
-    let words: Vec<&str> = node.words.iter().map(|(word, _)| word.as_str()).collect();
-    let at = node.words.first().map_or(0, |(_, at)| *at);
-    let key = |what: &str| match node.keys.first() {
-        Some((Key::Str(key), _)) => Ok(String::from_utf8_lossy(key).into_owned()),
-        Some((_, at)) => Err(ParseError::new(*at, format!("{what} is looked up by a key in double quotes"))),
-        None => Err(ParseError::new(at, format!("\"{}\" as a whole is not supported", words.join(".")))
-            .hint("name a key in brackets and double quotes")),
-    };
-    let only = |count: usize| match node.keys.get(count) {
-        Some((_, at)) => Err(ParseError::new(*at, "nothing can be looked up here")),
-        None => Ok(()),
-    };
-    match words.as_slice() {
-        ["otelcol", "client" | "grpc", "metadata"] => {
-            only(2)?;
-            let index = match node.keys.get(1) {
-                None => None,
-                Some((Key::Index(index), _)) => Some(*index),
-                Some((Key::Str(_), at)) => {
-                    return Err(ParseError::new(*at, "the values of a key are counted from 0"));
-                }
-            };
-            Ok(ClientPath::Metadata(key("metadata")?, index))
-        }
-        ["otelcol", "client", "auth", "attributes"] => {
-            only(1)?;
-            Ok(ClientPath::Auth(key("what the authenticator gave")?))
-        }
-        ["otelcol", "client", "addr"] => {
-            only(0)?;
-            Ok(ClientPath::Address)
-        }
-        _ => {
-            let error = ParseError::new(at, format!("the path \"{}\" is not supported", words.join(".")));
-            Err(error.hint("there are: otelcol.client.metadata, otelcol.grpc.metadata, otelcol.client.addr, otelcol.client.auth.attributes"))
-        }
-    }
-}
-
-/// The argument of each parameter: first those without names, then those with.
-pub(super) fn bind<'n>(
-    function: &str,
-    params: &[Param],
-    args: &'n [Argument],
-    at: usize,
-) -> Result<Vec<Option<&'n Node>>, ParseError> {
-    let mut bound: Vec<Option<&Node>> = vec![None; params.len()];
-    for (i, arg) in args.iter().enumerate() {
-        let place = match &arg.name {
-            None => i,
-            Some(name) => match params.iter().position(|param| same_name(param.name, name)) {
-                Some(place) => place,
-                None => {
-                    let error =
-                        ParseError::new(arg.value.at, format!("{function} has no argument \"{name}\""));
-                    return Err(error.hint(usage(function, params)));
-                }
-            },
-        };
-        match bound.get_mut(place) {
-            None => {
-                let error =
-                    ParseError::new(arg.value.at, format!("{function} takes {}", count(params.len())));
-                return Err(error.hint(usage(function, params)));
-            }
-            Some(Some(_)) => {
-                let name = params.get(place).map_or("", |param| param.name);
-                return Err(ParseError::new(arg.value.at, format!("the argument \"{name}\" is given twice")));
-            }
-            Some(slot) => *slot = Some(&arg.value),
-        }
-    }
-    if let Some((missing, _)) = params.iter().zip(&bound).find(|(p, arg)| !p.optional && arg.is_none()) {
-        let error = ParseError::new(at, format!("{function} needs the argument \"{}\"", missing.name));
-        return Err(error.hint(usage(function, params)));
-    }
-    Ok(bound)
-}
-
-fn count(n: usize) -> String {
-    match n {
-        0 => "no arguments".to_owned(),
-        1 => "one argument".to_owned(),
-        n => format!("at most {n} arguments"),
-    }
-}
-
-/// Names are the same in any case, with and without underscores.
-fn same_name(a: &str, b: &str) -> bool {
-    let plain = |s: &str| s.replace('_', "").to_ascii_lowercase();
-    plain(a) == plain(b)
-}
-
-pub(super) fn usage(function: &str, params: &[Param]) -> String {
-    let names: Vec<String> = params
-        .iter()
-        .map(|param| if param.optional { format!("[{}]", param.name) } else { param.name.to_owned() })
-        .collect();
-    format!("it is called as {function}({})", names.join(", "))
-}
-
-pub(super) fn check_type(
-    expr: &Expr,
-    types: &[Ty],
-    function: &str,
-    param: &Param,
-    at: usize,
-) -> Result<(), ParseError> {
-    // Time and duration are nothing that can be stored or shown.
-    let ty = expr.ty();
-    if ty.may_be(types) {
-        return Ok(());
-    }
-    let wanted: Vec<&str> = types.iter().map(|ty| ty.name()).collect();
-    let message =
-        format!("\"{}\" of {function} must be {}, not {}", param.name, wanted.join(" or "), ty.name());
-    Err(ParseError::new(at, message))
-}
-
-fn number(expr: &Expr, at: usize) -> Result<(), ParseError> {
-    if expr.ty().may_be(&[Ty::Int, Ty::Double, Ty::Time, Ty::Duration]) && expr.ty() != Ty::Nil {
-        return Ok(());
-    }
-    Err(ParseError::new(at, format!("{} cannot be used in arithmetic", expr.ty().name())))
-}
-
-/// A string that is written out.
-pub(super) fn text(node: &Node) -> Result<&str, ParseError> {
-    match &node.kind {
-        NodeKind::Str(text) => Ok(text),
-        _ => Err(ParseError::new(
-            node.at,
-            "a string is needed here, written out; a computed one is not supported",
-        )),
-    }
-}
-
-/// One of these words, written out.
-pub(super) fn word<'n>(node: &'n Node, words: &[&str]) -> Result<&'n str, ParseError> {
-    let text = text(node)?;
-    if words.contains(&text) {
-        return Ok(text);
-    }
-    let error = ParseError::new(node.at, format!("\"{text}\" is not supported here"));
-    Err(error.hint(format!("write one of: {}", words.join(", "))))
-}
-
-/// A regular expression that is written out.
-pub(super) fn regex(node: &Node) -> Result<Regex, ParseError> {
-    compile_regex(&translate(text(node)?)).map_err(|why| ParseError::new(node.at, why))
-}
-
-pub(super) fn compile_regex(text: &str) -> Result<Regex, String> {
-    RegexBuilder::new(text).size_limit(SIZE_LIMIT).build().map_err(|why| {
-        let text = why.to_string();
-        let last = text.lines().last().unwrap_or_default();
-        format!("not a regular expression: {}", last.strip_prefix("error: ").unwrap_or(last))
-    })
 }
 
 fn unknown_name(name: &str, at: usize) -> ParseError {

@@ -1,17 +1,18 @@
 //! Editors: functions that change the message.
 
-use bumpalo::Bump;
-use regex::bytes::Regex;
+mod replace;
 
+use bumpalo::Bump;
+
+pub(super) use self::replace::Replacement;
+use self::replace::pattern;
 use super::ast::{CallNode, Key, Node, NodeKind};
-use super::compile::{
-    Compiler, Resolved, bind, check_type, compile_regex, regex, text, unknown_converter, usage, word,
-};
+use super::compile::{Compiler, Resolved, bind, check_type, regex, text, usage, word};
 use super::eval::{Env, Expr};
-use super::functions::{Call, Extra, Param, Takes, converter};
+use super::functions::{Param, Takes};
 use super::maps::{MapEdit, Strategy, delete_key, merge, put_at, replace_all, whole};
 use super::paths::{Field, Path, point_flags, status};
-use super::value::{Fault, Kept, Ty, Val};
+use super::value::{Fault, Kept, Ty, Val, check_depth};
 use super::{Context, ParseError};
 use crate::config::nearest;
 use crate::pdata::wire::Value;
@@ -25,19 +26,6 @@ pub(super) enum Editor {
     Map(Path, MapEdit),
     Merge(Path, Expr, Strategy),
     Replace(Path, Replacement),
-}
-
-/// What replaces a text, or parts of it.
-#[derive(Debug, Clone)]
-pub(super) struct Replacement {
-    regex: Regex,
-    with: Box<[u8]>,
-    /// Whether groups are put into `with`.
-    groups: bool,
-    /// What is made of the replacement, of which it is the one argument.
-    function: Option<Box<Call>>,
-    /// What stands before and behind it.
-    around: Option<(Box<[u8]>, Box<[u8]>)>,
 }
 
 const TEXT: Takes = Takes::Value(&[Ty::Str]);
@@ -151,12 +139,14 @@ impl Editor {
                 Editor::Map(map_target(compiler, target)?, MapEdit::Limit(limit, first))
             }
             "truncate_all" => {
-                let safe = match arg(2) {
-                    None => true,
-                    Some(Node { kind: NodeKind::Bool(safe), .. }) => *safe,
-                    Some(node) => return Err(ParseError::new(node.at, "true or false is needed here")),
-                };
-                Editor::Map(map_target(compiler, target)?, MapEdit::Truncate(size(need(1)?)?, safe))
+                match arg(2) {
+                    None | Some(Node { kind: NodeKind::Bool(true), .. }) => {}
+                    Some(node) => {
+                        let error = ParseError::new(node.at, "only true is supported here");
+                        return Err(error.hint("a text that is cut within a character is no text"));
+                    }
+                }
+                Editor::Map(map_target(compiler, target)?, MapEdit::Truncate(size(need(1)?)?))
             }
             "merge_maps" => {
                 let (path, node) = (map_target(compiler, target)?, need(1)?);
@@ -294,13 +284,13 @@ impl Path {
                 message.set_field(15, Value::Bytes(new))?;
             }
             (Field::Body, value) if self.keys.is_empty() => {
-                message.set_field(5, Value::Bytes(value.encode(arena)?))?;
+                message.set_field(5, Value::Bytes(storable(value.encode(arena)?, arena)?))?;
             }
             (Field::Body, value) => {
                 let old = message.field(5)?.map_or(Ok(&[][..]), Value::bytes)?;
                 let old = Val::read(arena.alloc_slice_copy(old), arena)?;
                 let new = put_at(old, &self.keys, value.encode(arena)?, arena)?;
-                message.set_field(5, Value::Bytes(new))?;
+                message.set_field(5, Value::Bytes(storable(new, arena)?))?;
             }
             (Field::BodyText, value) => message.set_field(5, Value::Bytes(value.encode(arena)?))?,
             (Field::PointInt, Val::Int(_)) | (Field::PointDouble, Val::Double(_)) => {
@@ -329,15 +319,21 @@ impl Path {
                 Val::Map(map) => replace_all(message, map, arena),
                 other => Err(Fault::wrong("set", "a map for all attributes", other)),
             },
-            [Key::Str(key)] => Ok(message.set_attribute(key, value.encode(arena)?)?),
+            [Key::Str(key)] => Ok(message.set_attribute(key, storable(value.encode(arena)?, arena)?)?),
             [Key::Str(key), rest @ ..] => {
                 let old: &[u8] = arena.alloc_slice_copy(message.attribute(key).unwrap_or_default());
                 let new = put_at(Val::read(old, arena)?, rest, value.encode(arena)?, arena)?;
-                Ok(message.set_attribute(key, new)?)
+                Ok(message.set_attribute(key, storable(new, arena)?)?)
             }
             [Key::Index(_), ..] => Err(Fault::Other("attributes are looked up by keys")),
         }
     }
+}
+
+/// An encoded value, if others can read it.
+fn storable<'b>(any: &'b [u8], arena: &Bump) -> Result<&'b [u8], Fault> {
+    check_depth(any, arena, 0)?;
+    Ok(any)
 }
 
 fn put_text(message: &mut Message<'_>, number: u32, text: &[u8]) -> Result<(), Fault> {
@@ -354,101 +350,6 @@ fn put_number(message: &mut Message<'_>, number: u32, value: u64) -> Result<(), 
     } else {
         message.set_field(number, Value::Varint(value))
     }?)
-}
-
-impl Replacement {
-    fn new(
-        regex: Regex,
-        with: &Node,
-        groups: bool,
-        function: Option<&Node>,
-        format: Option<&Node>,
-    ) -> Result<Self, ParseError> {
-        let with = text(with)?.as_bytes();
-        let function = match function {
-            None | Some(Node { kind: NodeKind::Nil, .. }) => None,
-            Some(node) => Some(Box::new(one_argument(node)?)),
-        };
-        let around = match format {
-            None => None,
-            Some(node) => match text(node)?.split_once("%s") {
-                Some((before, behind)) if !behind.contains("%s") => {
-                    Some((before.as_bytes().into(), behind.as_bytes().into()))
-                }
-                _ => return Err(ParseError::new(node.at, "the format needs one %s")),
-            },
-        };
-        Ok(Replacement { regex, with: with.into(), groups: groups && with.contains(&b'$'), function, around })
-    }
-
-    /// The text with its matches replaced, in the arena; `None` if there are none.
-    pub(super) fn apply<'b>(
-        &self,
-        text: &[u8],
-        message: &Message<'_>,
-        arena: &'b Bump,
-    ) -> Result<Option<&'b [u8]>, Fault> {
-        let env = Env { message, arena, kept: &[] };
-        if !self.regex.is_match(text) {
-            return Ok(None);
-        }
-        let mut out = super::value::Buf::with_capacity_in(text.len() + self.with.len(), arena);
-        let mut done = 0;
-        if self.groups {
-            let mut expanded = Vec::new();
-            for found in self.regex.captures_iter(text) {
-                let Some(all) = found.get(0) else { continue };
-                out.extend_from_slice_copy(text.get(done..all.start()).unwrap_or_default());
-                done = all.end();
-                expanded.clear();
-                found.expand(&self.with, &mut expanded);
-                self.put(&expanded, &mut out, &env)?;
-            }
-        } else {
-            for all in self.regex.find_iter(text) {
-                out.extend_from_slice_copy(text.get(done..all.start()).unwrap_or_default());
-                done = all.end();
-                self.put(&self.with, &mut out, &env)?;
-            }
-        }
-        out.extend_from_slice_copy(text.get(done..).unwrap_or_default());
-        Ok(Some(out.into_bump_slice()))
-    }
-
-    fn put(&self, with: &[u8], out: &mut super::value::Buf<'_>, env: &Env<'_, '_>) -> Result<(), Fault> {
-        if let Some((before, _)) = &self.around {
-            out.extend_from_slice_copy(before);
-        }
-        match &self.function {
-            None => out.extend_from_slice_copy(with),
-            Some(call) => {
-                let kept = [Kept::of(Val::Str(with))];
-                let env = Env { message: env.message, arena: env.arena, kept: &kept };
-                out.extend_from_slice_copy(call.eval(&env)?.text(env.arena)?.unwrap_or_default());
-            }
-        }
-        if let Some((_, behind)) = &self.around {
-            out.extend_from_slice_copy(behind);
-        }
-        Ok(())
-    }
-}
-
-/// A converter that is handed over by its name; its argument is what is captured first.
-fn one_argument(node: &Node) -> Result<Call, ParseError> {
-    let NodeKind::Name(name) = &node.kind else {
-        return Err(ParseError::new(node.at, "the name of a converter is needed here, as in SHA256"));
-    };
-    let Some(sig) = converter(name) else { return Err(unknown_converter(name, node.at)) };
-    let text = |param: &Param| matches!(param.takes, Takes::Value(types) if Ty::Str.may_be(types));
-    match sig.params {
-        [first, rest @ ..] if text(first) && rest.iter().all(|param| param.optional) => {
-            let mut args = vec![Expr::Kept(0, Ty::Str)];
-            args.extend(rest.iter().map(|_| Expr::Literal(Kept::default())));
-            Ok(Call { sig, args: args.into(), extra: Extra::None })
-        }
-        _ => Err(ParseError::new(node.at, format!("{name} does not make a text of a text"))),
-    }
 }
 
 /// A path of the statement's own context that can be set.
@@ -498,55 +399,6 @@ fn map_target(compiler: &Compiler, node: &Node) -> Result<Path, ParseError> {
         _ => Err(ParseError::new(node.at, "a map is needed here")
             .hint("attributes, a map in them, or a log's body")),
     }
-}
-
-fn pattern(node: &Node, glob: bool) -> Result<Regex, ParseError> {
-    if !glob {
-        return regex(node);
-    }
-    compile_regex(&glob_regex(text(node)?)).map_err(|why| ParseError::new(node.at, why))
-}
-
-/// A glob as an expression for the whole text: `*`, `?`, `[abc]`, `[!abc]`, `{one,two}`, and `\` before any of them.
-fn glob_regex(glob: &str) -> String {
-    let mut out = "^(?s:".to_owned();
-    let mut chars = glob.chars().peekable();
-    let (mut class, mut depth) = (false, 0usize);
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => out.push_str(&regex::escape(&chars.next().map(String::from).unwrap_or_default())),
-            ']' if class => {
-                class = false;
-                out.push(']');
-            }
-            '-' if class => out.push('-'),
-            c if class => out.push_str(&regex::escape(&c.to_string())),
-            '*' => {
-                while chars.next_if_eq(&'*').is_some() {}
-                out.push_str(".*");
-            }
-            '?' => out.push('.'),
-            '[' => {
-                class = true;
-                out.push('[');
-                if chars.next_if_eq(&'!').is_some() {
-                    out.push('^');
-                }
-            }
-            '{' => {
-                depth += 1;
-                out.push_str("(?:");
-            }
-            ',' if depth > 0 => out.push('|'),
-            '}' if depth > 0 => {
-                depth -= 1;
-                out.push(')');
-            }
-            c => out.push_str(&regex::escape(&c.to_string())),
-        }
-    }
-    out.push_str(")$");
-    out
 }
 
 /// A size that is written out.

@@ -78,7 +78,7 @@ impl Expr {
         match self {
             Expr::Literal(kept) => Ok(kept.get()),
             Expr::Path(path, _) => path.read(env),
-            Expr::Kept(at, _) => Ok(env.kept.get(*at).map_or(Val::Nil, Kept::get)),
+            Expr::Kept(at, _) => env.kept.get(*at).map_or(Ok(Val::Nil), Kept::value),
             Expr::List(items) => {
                 let mut list = Buf::new_in(env.arena);
                 for item in items {

@@ -3,6 +3,8 @@
 //! A group's paths of higher levels are captured when the message above is shown, in the order of the groups: so a group
 //! sees what the groups before it made of that message, as if each group had walked the whole batch by itself.
 
+mod groups;
+
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +12,12 @@ use std::time::Instant;
 
 use bumpalo::Bump;
 
+pub use self::groups::{ConditionGroup, GroupError, Part, StatementGroup};
 use super::compile::{Condition, Origin, Statement};
 use super::editors::Editor;
 use super::eval::{Env, Test};
 use super::value::{Fault, Kept};
-use super::{Context, ErrorMode, ParseError};
+use super::{Context, ErrorMode};
 use crate::pdata::Signal;
 use crate::pdata::wire::WireError;
 use crate::processors::edit::{Edit, Facts, Fate, Level, Levels, Message, Rewrite, StepCx};
@@ -22,42 +25,6 @@ use crate::telemetry::Counter;
 
 /// Seconds between two lines about errors of the same rules.
 const LOG_EVERY: u64 = 10;
-
-/// Conditions of one context, of which one has to hold.
-#[derive(Debug, Clone)]
-pub struct ConditionGroup {
-    context: Context,
-    conditions: Vec<Condition>,
-    error_mode: ErrorMode,
-}
-
-/// Statements of one context that run one after another, where one of the conditions holds.
-#[derive(Debug, Clone)]
-pub struct StatementGroup {
-    context: Context,
-    /// None: always.
-    conditions: Vec<Condition>,
-    statements: Vec<Statement>,
-    error_mode: ErrorMode,
-}
-
-/// Which text of a group is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The condition of this index.
-    Condition(usize),
-    /// The statement of this index.
-    Statement(usize),
-}
-
-/// What is wrong with a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupError {
-    /// Where.
-    pub part: Part,
-    /// What.
-    pub error: ParseError,
-}
 
 /// Compiled groups: what the walk calls. [`Rules::edit`] makes the whole contribution of a processor.
 #[derive(Debug)]
@@ -132,66 +99,6 @@ enum After {
     Stop,
 }
 
-impl ConditionGroup {
-    /// Compiles conditions. Without a context it is inferred: the lowest that one of them is about.
-    ///
-    /// # Errors
-    /// The first condition that is wrong.
-    pub fn parse(
-        context: Option<Context>,
-        conditions: &[impl AsRef<str>],
-        signal: Signal,
-        error_mode: ErrorMode,
-    ) -> Result<Self, GroupError> {
-        let (context, conditions) = parse_conditions(context, conditions, &[] as &[&str], signal)?;
-        Ok(ConditionGroup { context, conditions, error_mode })
-    }
-
-    /// The context it was given, or that was inferred.
-    pub fn context(&self) -> Context {
-        self.context
-    }
-}
-
-impl StatementGroup {
-    /// Compiles statements, and conditions of which one has to hold for them to run; without conditions they always
-    /// run. Without a context it is inferred: the lowest that one of them is about.
-    ///
-    /// # Errors
-    /// The first condition or statement that is wrong, or is about another context than the group.
-    pub fn parse(
-        context: Option<Context>,
-        conditions: &[impl AsRef<str>],
-        statements: &[impl AsRef<str>],
-        signal: Signal,
-        error_mode: ErrorMode,
-    ) -> Result<Self, GroupError> {
-        let given = context;
-        let (context, conditions) = parse_conditions(given, conditions, statements, signal)?;
-        let parse = |(at, text): (usize, &_)| {
-            let text: &str = AsRef::as_ref(text);
-            let parsed = match given {
-                Some(_) => Statement::parse(text, given, signal),
-                None => Statement::in_context(text, context, signal),
-            };
-            parsed.map_err(|error| GroupError { part: Part::Statement(at), error })
-        };
-        let statements = statements.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
-        Ok(StatementGroup { context, conditions, statements, error_mode })
-    }
-
-    /// Whether it depends on messages below those it runs on: it begins a walk of its own, so that it sees what groups
-    /// before it made of them.
-    pub fn looks_below(&self) -> bool {
-        self.conditions.iter().any(|c| c.looks_below) || self.statements.iter().any(|s| s.looks_below)
-    }
-
-    /// The context it was given, or that was inferred.
-    pub fn context(&self) -> Context {
-        self.context
-    }
-}
-
 impl fmt::Debug for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -201,18 +108,6 @@ impl fmt::Debug for What {
         })
     }
 }
-
-impl fmt::Display for GroupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, at) = match self.part {
-            Part::Condition(at) => ("condition", at),
-            Part::Statement(at) => ("statement", at),
-        };
-        write!(f, "{what} {}: {}", at + 1, self.error)
-    }
-}
-
-impl std::error::Error for GroupError {}
 
 impl Rules {
     /// Drops messages for which a condition holds; with `keep` those for which none of the groups of their level does.
@@ -296,7 +191,7 @@ impl Rules {
     }
 
     /// Keeps what a group asks of the message above its own.
-    fn capture(&self, unit: &Unit, message: &Message<'_>, scratch: &mut Scratch) -> Result<(), Fault> {
+    fn capture(&self, unit: &Unit, message: &Message<'_>, scratch: &mut Scratch) -> Result<(), WireError> {
         for at in unit.captures.clone() {
             if let (Some(Origin::Above(level, path)), Some(slot)) =
                 (self.captures.get(at), scratch.kept.get_mut(at))
@@ -305,9 +200,9 @@ impl Rules {
                 let env = Env { message, arena: &scratch.arena, kept: &[] };
                 match path.read(&env) {
                     Ok(value) => slot.set(value),
-                    // Looked into what is no map: as good as missing, for what is below asks and not this message.
-                    Err(Fault::Wire(error)) => return Err(error.into()),
-                    Err(_) => slot.set(super::value::Val::Nil),
+                    Err(Fault::Wire(error)) => return Err(error),
+                    // An error of what asks for it, below.
+                    Err(fault) => slot.fail(fault),
                 }
             }
         }
@@ -427,10 +322,7 @@ impl Rewrite for Rules {
             if unit.level != level {
                 if unit.level > level && !unit.captures.is_empty() {
                     scratch.arena.reset();
-                    match self.capture(unit, message, scratch) {
-                        Err(Fault::Wire(error)) => return Err(error),
-                        Ok(()) | Err(_) => {}
-                    }
+                    self.capture(unit, message, scratch)?;
                 }
                 continue;
             }
@@ -484,42 +376,4 @@ impl Complaints {
         let others = self.silent.swap(0, Ordering::Relaxed);
         tracing::warn!(processor = owner, rule = text, error = %fault, others, "cannot evaluate a rule; going on");
     }
-}
-
-/// Compiles conditions for the lowest context that one of them, or one of the statements, is about.
-fn parse_conditions(
-    context: Option<Context>,
-    conditions: &[impl AsRef<str>],
-    statements: &[impl AsRef<str>],
-    signal: Signal,
-) -> Result<(Context, Vec<Condition>), GroupError> {
-    let at_condition = |at| move |error| GroupError { part: Part::Condition(at), error };
-    let at_statement = |at| move |error| GroupError { part: Part::Statement(at), error };
-    let lowest = match context {
-        Some(context) => context,
-        None => {
-            let mut lowest = Context::Resource;
-            let mut lower = |context: Context| {
-                if context.level() > lowest.level() {
-                    lowest = context;
-                }
-            };
-            for (at, text) in conditions.iter().enumerate() {
-                lower(Condition::context_of(text.as_ref(), signal).map_err(at_condition(at))?);
-            }
-            for (at, text) in statements.iter().enumerate() {
-                lower(Statement::context_of(text.as_ref(), signal).map_err(at_statement(at))?);
-            }
-            lowest
-        }
-    };
-    let parse = |(at, text): (usize, &_)| {
-        let text: &str = AsRef::as_ref(text);
-        match context {
-            Some(_) => Condition::parse(text, context, signal),
-            None => Condition::in_context(text, lowest, signal),
-        }
-        .map_err(at_condition(at))
-    };
-    Ok((lowest, conditions.iter().enumerate().map(parse).collect::<Result<_, _>>()?))
 }

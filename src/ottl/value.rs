@@ -3,21 +3,21 @@
 //! Lists and maps stay encoded (`ArrayValue`, `KeyValueList`). Reading looks at one level; comparing and rendering
 //! recurse, at most [`MAX_DEPTH`] levels.
 
+mod wire;
+
 use std::cmp::Ordering;
 use std::fmt;
 
 use bumpalo::Bump;
-use bumpalo::collections::Vec as BumpVec;
 
+use self::wire::join;
+pub(super) use self::wire::{Buf, entries, find, hex, items, put_bytes, put_entry, put_item, put_varint};
 use super::ast::{CompareOp, Key};
 use crate::pdata::wire::{Cursor, Value, WireError};
 use crate::processors::edit::value_text;
 
-/// Bytes while they are built in the arena.
-pub(super) type Buf<'b> = BumpVec<'b, u8>;
-
-/// How deep values may nest where they are compared or made.
-pub(super) const MAX_DEPTH: usize = 64;
+/// How deep values may nest where they are compared or made: deeper ones are refused by those who read them.
+pub(super) const MAX_DEPTH: usize = crate::pdata::MAX_VALUE_DEPTH as usize;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Val<'a> {
@@ -38,9 +38,10 @@ pub(super) enum Val<'a> {
 }
 
 /// What is known of a value before there is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Ty {
     Any,
+    #[default]
     Nil,
     Bool,
     Int,
@@ -56,13 +57,12 @@ pub(super) enum Ty {
 /// A value with its own memory, which is reused.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kept {
-    ty: KeptTy,
+    ty: Ty,
     bits: u64,
     bytes: Vec<u8>,
+    /// Why there is none.
+    fault: Option<Fault>,
 }
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct KeptTy(Ty);
 
 /// Why something could not be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,15 +73,6 @@ pub(super) enum Fault {
     Type { who: &'static str, want: &'static str, found: &'static str },
     /// Anything else.
     Other(&'static str),
-}
-
-/// The elements of a list.
-pub(super) struct Items<'a>(Cursor<'a>);
-
-/// The entries of a map: key and encoded value.
-pub(super) struct Entries<'a> {
-    fields: Cursor<'a>,
-    arena: &'a Bump,
 }
 
 impl<'a> Val<'a> {
@@ -246,16 +237,11 @@ impl Ty {
     }
 }
 
-impl Default for Ty {
-    fn default() -> Self {
-        Ty::Nil
-    }
-}
-
 impl Kept {
     /// Keeps a value.
     pub(super) fn set(&mut self, value: Val<'_>) {
-        self.ty = KeptTy(value.ty());
+        self.ty = value.ty();
+        self.fault = None;
         self.bytes.clear();
         self.bits = 0;
         match value {
@@ -267,6 +253,21 @@ impl Kept {
         }
     }
 
+    /// Keeps that there is no value.
+    pub(super) fn fail(&mut self, fault: Fault) {
+        self.set(Val::Nil);
+        self.fault = Some(fault);
+    }
+
+    /// What was kept, or why there is nothing.
+    #[inline]
+    pub(super) fn value(&self) -> Result<Val<'_>, Fault> {
+        match &self.fault {
+            None => Ok(self.get()),
+            Some(fault) => Err(fault.clone()),
+        }
+    }
+
     pub(super) fn of(value: Val<'_>) -> Self {
         let mut kept = Kept::default();
         kept.set(value);
@@ -275,7 +276,7 @@ impl Kept {
 
     #[inline]
     pub(super) fn get(&self) -> Val<'_> {
-        match self.ty.0 {
+        match self.ty {
             Ty::Nil | Ty::Any => Val::Nil,
             Ty::Bool => Val::Bool(self.bits != 0),
             Ty::Int => Val::Int(self.bits as i64),
@@ -310,89 +311,6 @@ impl fmt::Display for Fault {
             Fault::Other(what) => f.write_str(what),
         }
     }
-}
-
-impl<'a> Iterator for Items<'a> {
-    type Item = Result<&'a [u8], WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.0.next_field() {
-                Ok(Some(field)) if field.number == 1 => return Some(field.value.bytes()),
-                Ok(Some(_)) => {}
-                Ok(None) => return None,
-                Err(error) => {
-                    self.0 = Cursor::new(&[]);
-                    return Some(Err(error));
-                }
-            }
-        }
-    }
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = Result<(&'a [u8], &'a [u8]), WireError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.fields.next_field() {
-                Ok(Some(field)) if field.number == 1 => {
-                    return Some(field.value.bytes().and_then(|pair| entry(pair, self.arena)));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return None,
-                Err(error) => {
-                    self.fields = Cursor::new(&[]);
-                    return Some(Err(error));
-                }
-            }
-        }
-    }
-}
-
-/// The encoded values in a list.
-pub(super) fn items(list: &[u8]) -> Items<'_> {
-    Items(Cursor::new(list))
-}
-
-/// The keys and encoded values in a map.
-pub(super) fn entries<'a>(map: &'a [u8], arena: &'a Bump) -> Entries<'a> {
-    Entries { fields: Cursor::new(map), arena }
-}
-
-/// Key and encoded value of a `KeyValue`.
-fn entry<'a>(pair: &'a [u8], arena: &'a Bump) -> Result<(&'a [u8], &'a [u8]), WireError> {
-    let (mut key, mut value): (&[u8], Option<&[u8]>) = (&[], None);
-    let mut fields = Cursor::new(pair);
-    while let Some(field) = fields.next_field()? {
-        match field.number {
-            1 => key = field.value.bytes()?,
-            2 => {
-                let bytes = field.value.bytes()?;
-                value = Some(value.map_or(bytes, |before| join(before, bytes, arena)));
-            }
-            _ => {}
-        }
-    }
-    Ok((key, value.unwrap_or_default()))
-}
-
-/// The encoded value of the first entry of that key.
-pub(super) fn find<'a>(map: &'a [u8], key: &[u8], arena: &'a Bump) -> Result<Option<&'a [u8]>, WireError> {
-    for entry in entries(map, arena) {
-        let (found, value) = entry?;
-        if found == key {
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
-}
-
-fn join<'a>(first: &[u8], second: &[u8], arena: &'a Bump) -> &'a [u8] {
-    let mut out = Buf::with_capacity_in(first.len() + second.len(), arena);
-    out.extend_from_slice_copy(first);
-    out.extend_from_slice_copy(second);
-    out.into_bump_slice()
 }
 
 /// Whether a comparison holds.
@@ -466,47 +384,23 @@ fn equal(left: Val<'_>, right: Val<'_>, arena: &Bump, depth: usize) -> Result<bo
     }
 }
 
+/// Whether an encoded value that is to be stored nests no deeper than others read.
+pub(super) fn check_depth(any: &[u8], arena: &Bump, depth: usize) -> Result<(), Fault> {
+    if depth >= MAX_DEPTH {
+        return Err(Fault::Other("the value would nest too deeply"));
+    }
+    match Val::read(any, arena)? {
+        Val::List(list) => items(list).try_for_each(|any| check_depth(any?, arena, depth + 1)),
+        Val::Map(map) => entries(map, arena).try_for_each(|entry| check_depth(entry?.1, arena, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an offset is within a character's bytes, of which all but the first begin with the bits 10.
+pub(super) fn cuts_character(text: &[u8], at: usize) -> bool {
+    text.get(at).is_some_and(|b| b & 0xc0 == 0x80)
+}
+
 fn equal_any(left: &[u8], right: &[u8], arena: &Bump, depth: usize) -> Result<bool, WireError> {
     equal(Val::read(left, arena)?, Val::read(right, arena)?, arena, depth + 1)
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex<'b>(bytes: &[u8], arena: &'b Bump) -> &'b [u8] {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let digit = |n: u8| DIGITS.get(usize::from(n)).copied().unwrap_or_default();
-    let mut out = Buf::with_capacity_in(bytes.len() * 2, arena);
-    out.extend(bytes.iter().flat_map(|b| [digit(*b >> 4), digit(*b & 15)]));
-    out.into_bump_slice()
-}
-
-/// Appends a field of bytes.
-pub(super) fn put_bytes(out: &mut Buf<'_>, tag: u8, bytes: &[u8]) {
-    out.push(tag);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice_copy(bytes);
-}
-
-/// Appends an element to a list.
-pub(super) fn put_item(list: &mut Buf<'_>, value: Val<'_>, arena: &Bump) -> Result<(), Fault> {
-    let any = value.encode(arena)?;
-    put_bytes(list, 0x0a, any);
-    Ok(())
-}
-
-/// Appends an entry of a map.
-pub(super) fn put_entry(out: &mut Buf<'_>, key: &[u8], any: &[u8]) {
-    let len = |n: usize| 1 + crate::pdata::wire::varint_len(n as u64) + n;
-    out.push(0x0a);
-    put_varint(out, (len(key.len()) + len(any.len())) as u64);
-    put_bytes(out, 0x0a, key);
-    put_bytes(out, 0x12, any);
-}
-
-/// Appends a varint.
-pub(super) fn put_varint(out: &mut Buf<'_>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }

@@ -124,6 +124,16 @@ pub trait Split: Send + Sync {
     fn split(&self, now: Instant, batch: Batch, out: &mut Vec<Batch>) -> Gone;
 }
 
+/// What a stage has to find out before telemetry comes.
+#[async_trait]
+pub trait Prepare: Send + Sync {
+    /// Finds it out. Called once extensions run, and once for each pipeline the stage is in.
+    ///
+    /// # Errors
+    /// What it cannot do without.
+    async fn start(&self, cx: &RunContext) -> Result<(), StartError>;
+}
+
 /// Items that a stage took and did not pass on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gone {
@@ -194,6 +204,8 @@ pub struct BuildContext {
 pub enum Stage {
     /// Edits items in place; fused with its neighbours into one walk.
     Edit(crate::processors::edit::Edit),
+    /// The same, with something to be found out before.
+    Prepared(crate::processors::edit::Edit, Arc<dyn Prepare>),
     /// Tells tenants apart. The edit, if there is one, is fused with those that follow.
     Split(Box<dyn Split>, Option<crate::processors::edit::Edit>),
     /// Regroups batches.

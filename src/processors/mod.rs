@@ -11,6 +11,7 @@ pub mod memory_limiter;
 pub mod probabilistic_sampler;
 pub mod relabel;
 pub mod resource;
+pub mod resource_detection;
 pub mod statements;
 pub mod tenant;
 #[cfg(test)]

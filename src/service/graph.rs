@@ -13,7 +13,9 @@ use crate::config::{ComponentPlan, PipelinePlan, Plan, Pos};
 use crate::connectors::{Connector, Target};
 use crate::pdata::Signal;
 use crate::pipeline::stages::{Books, Editing, Entry, Exit, FanOut, Observe, Regroup, Splitting};
-use crate::pipeline::{BuildContext, Consumer, Exporter, Extension, Ledger, Outputs, Receiver, Stage};
+use crate::pipeline::{
+    BuildContext, Consumer, Exporter, Extension, Ledger, Outputs, Prepare, Receiver, Stage,
+};
 use crate::processors::edit::{Edit, Program};
 use crate::telemetry::Metrics;
 
@@ -21,6 +23,8 @@ use crate::telemetry::Metrics;
 pub struct Graph {
     /// Extensions in start order.
     pub extensions: Vec<(String, Arc<dyn Extension>)>,
+    /// Processors that have something to find out first.
+    pub prepares: Vec<(String, Arc<dyn Prepare>)>,
     /// Every exporter in use.
     pub exporters: Vec<(String, Signal, Arc<dyn Exporter>)>,
     /// Stages with timers, nearest to the exporters first: over all pipelines, none comes after one that feeds it.
@@ -45,7 +49,7 @@ pub struct GraphError {
 /// # Errors
 /// Every component that cannot be built.
 pub fn build(plan: &Plan, metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) -> Result<Graph, Vec<GraphError>> {
-    let mut builder = Builder { plan, metrics, ledger, errors: Vec::new() };
+    let mut builder = Builder { plan, metrics, ledger, errors: Vec::new(), prepares: Vec::new() };
     let extensions = builder.extensions();
     let exporters = builder.exporters();
     let mut regroups = Vec::new();
@@ -64,7 +68,7 @@ pub fn build(plan: &Plan, metrics: &Arc<Metrics>, ledger: &Arc<Ledger>) -> Resul
         return Err(builder.errors);
     }
     let exporters = exporters.into_iter().map(|((id, signal), exporter)| (id, signal, exporter)).collect();
-    Ok(Graph { extensions, exporters, regroups, receivers })
+    Ok(Graph { extensions, prepares: builder.prepares, exporters, regroups, receivers })
 }
 
 struct Builder<'a> {
@@ -72,6 +76,7 @@ struct Builder<'a> {
     metrics: &'a Arc<Metrics>,
     ledger: &'a Arc<Ledger>,
     errors: Vec<GraphError>,
+    prepares: Vec<(String, Arc<dyn Prepare>)>,
 }
 
 /// Exporters by id and signal, in the order in which pipelines name them.
@@ -183,7 +188,13 @@ impl<'a> Builder<'a> {
             let Some(plan) = self.find(Kind::Processor, id) else { continue };
             let Build::Processor(make) = plan.component.build else { continue };
             let built = make(plan.config.as_ref(), pipeline.signal, &self.context(id));
-            stages.extend(self.keep(plan, built));
+            stages.extend(match self.keep(plan, built) {
+                Some(Stage::Prepared(edit, prepare)) => {
+                    self.prepares.push((id.clone(), prepare));
+                    Some(Stage::Edit(edit))
+                }
+                other => other,
+            });
         }
         let books = Books::new(self.metrics, &pipeline.id);
         let mut next: Arc<dyn Consumer> = Arc::new(Exit::new(books.clone(), FanOut::over(destinations)?));
@@ -210,7 +221,7 @@ impl<'a> Builder<'a> {
                 }
                 Stage::Split(split, _) => Arc::new(Splitting::new(split, books.clone(), next)),
                 Stage::Observe(look) => Arc::new(Observe::new(look, next)),
-                Stage::Edit(_) => next,
+                Stage::Edit(_) | Stage::Prepared(..) => next,
             };
         }
         next = self.editing(pipeline, edits, &books, next);

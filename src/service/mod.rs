@@ -203,6 +203,9 @@ impl Agent {
         for (id, extension) in &self.graph.extensions {
             extension.start(cx).await.map_err(failed("extension", id))?;
         }
+        for (id, prepare) in &self.graph.prepares {
+            prepare.start(cx).await.map_err(failed("processor", id))?;
+        }
         for (id, _, exporter) in &self.graph.exporters {
             exporter.start(cx).await.map_err(failed("exporter", id))?;
         }

@@ -60,7 +60,10 @@ pub(super) fn read(whole: &Json) -> Result<(Signal, Option<String>, Vec<u8>), St
             let kind = special.kind.as_deref().map(|kind| SPAN_KINDS.iter().position(|known| *known == kind));
             let kind = match kind {
                 Some(None) => {
-                    return Err(format!("labels.__kind__: a span's kind is one of {}", SPAN_KINDS.join(", ")));
+                    return Err(format!(
+                        "labels.__kind__: a span's kind is one of {}",
+                        SPAN_KINDS.join(", ")
+                    ));
                 }
                 kind => kind.flatten().map_or(0, |at| at + 1),
             };

@@ -1,7 +1,8 @@
 //! `sending_queue.batch`: merges what was taken until it is worth a request, and splits what is too much for one.
 //!
 //! Merging appends ropes and copies no telemetry. Data of different clients shares a batch unless partition keys
-//! keep it apart; a merged batch keeps of its clients what they have in common: the partition's values.
+//! keep it apart, or the exporter's authenticator takes headers from what they differ in; a merged batch keeps of its
+//! clients what they have in common: the values of those keys.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::queue::Job;
 use super::split;
 use super::{BatchConfig, BatchSizer};
+use crate::net::auth::ClientKey;
 use crate::pdata::{Batch, ClientInfo, Tenant};
 
 /// What waits for more, by partition.
@@ -21,7 +23,7 @@ pub(super) struct Batcher {
     max: usize,
     sizer: BatchSizer,
     timeout: Duration,
-    keys: Vec<String>,
+    keys: Vec<ClientKey>,
     /// Few in practice; the queue bounds them, as each holds at least one batch.
     partitions: Vec<Partition>,
 }
@@ -46,8 +48,17 @@ impl Batcher {
             max: size(config.max_size),
             sizer: config.sizer,
             timeout: config.flush_timeout,
-            keys: config.partition.metadata_keys.clone(),
+            keys: config.partition.metadata_keys.iter().cloned().map(ClientKey::Metadata).collect(),
             partitions: Vec::new(),
+        }
+    }
+
+    /// Keeps clients apart that differ in these, too.
+    pub fn keep_apart(&mut self, keys: Vec<ClientKey>) {
+        for key in keys {
+            if !self.keys.iter().any(|known| known.same(&key)) {
+                self.keys.push(key);
+            }
         }
     }
 
@@ -108,8 +119,7 @@ impl Batcher {
     }
 
     fn values(&self, client: &ClientInfo) -> Vec<Vec<String>> {
-        let value = |key: &String| client.metadata(key).map(<[String]>::to_vec).unwrap_or_default();
-        self.keys.iter().map(value).collect()
+        self.keys.iter().map(|key| key.values(client).map(str::to_owned).collect()).collect()
     }
 
     fn merge(&self, mut into: Job, job: Job, values: &[Vec<String>]) -> Job {
@@ -117,9 +127,11 @@ impl Batcher {
         let Batch { rope, items, client, received, leases, acks, .. } = job.batch;
         let batch = &mut into.batch;
         if !Arc::ptr_eq(&batch.client, &client) {
-            let metadata =
-                self.keys.iter().cloned().zip(values.iter().map(|v| v.iter().cloned().collect())).collect();
-            batch.client = Arc::new(ClientInfo { metadata, ..ClientInfo::default() });
+            let mut common = ClientInfo::default();
+            for (key, values) in self.keys.iter().zip(values) {
+                key.add_to(&mut common, values);
+            }
+            batch.client = Arc::new(common);
         }
         batch.rope.append(rope);
         batch.items += items;

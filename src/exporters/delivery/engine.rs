@@ -90,6 +90,9 @@ impl<E: Encoder, S: Sender<E::Body>> Exporter for Delivery<E, S> {
     async fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.core.sender.start(cx)?;
         let core = &self.core;
+        if let Some(batcher) = &mut core.lock().batcher {
+            batcher.keep_apart(core.sender.reads());
+        }
         core.shared.start(cx);
         let work = core.startable(&mut core.lock());
         core.launch(work);
@@ -146,6 +149,15 @@ impl<E: Encoder, S: Sender<E::Body>> Consumer for Delivery<E, S> {
     }
 }
 
+impl State {
+    /// Something has happened to a batch that has a seat: its tenant may start another one.
+    fn wake(&mut self, seat: Option<&Arc<Seat>>) {
+        if let Some(tenant) = seat.and_then(|seat| seat.tenancy.tenant()) {
+            self.ready.wake(tenant);
+        }
+    }
+}
+
 impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -195,7 +207,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
         let State { ready, slots, .. } = state;
         slots.grant();
         while slots.has_free()
-            && let Some(job) = ready.pop(|key, _| slots.may_start(key))
+            && let Some(job) = ready.pop_or_sleep(|key, _| slots.chance(key))
         {
             let seat = slots.start(&self.shared.tenancies.of(job.batch.tenant.as_ref()));
             work.jobs.push(Start { job, seat });
@@ -234,6 +246,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     /// Returns a finished batch's room and place, and lets in what was parked.
     fn make_room(&self, state: &mut State, cost: &Cost, seat: Option<&Arc<Seat>>) -> Acks {
         state.slots.finish(seat);
+        state.wake(seat);
         state.queue.release(cost);
         let mut due = Acks::none();
         let memory = self.shared.memory();
@@ -269,9 +282,10 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     }
 
     /// A batch gives its place back for a while.
-    pub fn rest(self: &Arc<Self>, seat: &Seat) {
+    pub fn rest(self: &Arc<Self>, seat: &Arc<Seat>) {
         let mut state = self.lock();
         state.slots.rest(seat);
+        state.wake(Some(seat));
         let work = self.startable(&mut state);
         drop(state);
         self.launch(work);
@@ -281,6 +295,7 @@ impl<E: Encoder, S: Sender<E::Body>> Core<E, S> {
     pub fn resume(self: &Arc<Self>, seat: &Arc<Seat>) {
         let mut state = self.lock();
         state.slots.resume(seat);
+        state.wake(Some(seat));
         let work = self.startable(&mut state);
         drop(state);
         self.launch(work);

@@ -5,7 +5,8 @@
 //! lane has anything that may start. Inside a lane order is kept.
 //!
 //! Costs: a push or pop is a hash of the lane's name and a few steps, without an allocation in the steady state; a
-//! pop looks in vain once at each lane that may not start. A lane exists for as long as it holds anything.
+//! pop looks in vain once at each lane that may not start, and at none that sleeps. A lane exists for as long as it
+//! holds anything.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -25,6 +26,15 @@ pub(super) struct LaneKey {
     pub demoted: bool,
 }
 
+/// Whether the first item of a lane may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chance {
+    Now,
+    NotNow,
+    /// Not before the tenant is [woken](Lanes::wake): nobody asks until then.
+    Asleep,
+}
+
 /// Lanes of things that wait.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
@@ -35,7 +45,7 @@ pub(super) struct Lanes<T> {
     /// tenant and not demoted, is found without a hash.
     index: HashMap<LaneKey, usize>,
     plain: Option<usize>,
-    /// Whose turn it is, first those that are not demoted, then those that are.
+    /// Whose turn it is, first those that are not demoted, then those that are; none that sleeps.
     turns: [VecDeque<usize>; 2],
     len: usize,
     /// What a lane may take in one turn, in bytes.
@@ -50,6 +60,7 @@ struct Lane<T> {
     deficit: usize,
     /// Whether it has had what this turn brings.
     granted: bool,
+    asleep: bool,
 }
 
 impl LaneKey {
@@ -115,26 +126,45 @@ impl<T> Lanes<T> {
         }
         match self.lanes.get_mut(at) {
             Some(lane) => {
-                (lane.key, lane.deficit, lane.granted) = (key, 0, false);
+                (lane.key, lane.deficit, lane.granted, lane.asleep) = (key, 0, false, false);
                 lane.items.push_back((bytes, item));
             }
             None => {
                 let items = VecDeque::from([(bytes, item)]);
-                self.lanes.push(Lane { key, items, deficit: 0, granted: false });
+                self.lanes.push(Lane { key, items, deficit: 0, granted: false, asleep: false });
             }
         }
     }
 
     /// Takes what is next of the lanes whose first item may start, as `may_start` says. It is asked several times.
     pub fn pop(&mut self, mut may_start: impl FnMut(&LaneKey, &T) -> bool) -> Option<T> {
-        (0..self.turns.len()).find_map(|class| self.pop_of(class, &mut may_start))
+        self.pop_or_sleep(|key, item| if may_start(key, item) { Chance::Now } else { Chance::NotNow })
     }
 
-    fn pop_of(&mut self, class: usize, may_start: &mut impl FnMut(&LaneKey, &T) -> bool) -> Option<T> {
+    /// The same, for lanes of which it can be said that they will not start until something happens.
+    pub fn pop_or_sleep(&mut self, mut chance: impl FnMut(&LaneKey, &T) -> Chance) -> Option<T> {
+        (0..self.turns.len()).find_map(|class| self.pop_of(class, &mut chance))
+    }
+
+    /// Something has happened to a tenant: its lanes are asked again.
+    pub fn wake(&mut self, tenant: &Tenant) {
+        for demoted in [false, true] {
+            let key = LaneKey { tenant: Some(tenant.clone()), demoted };
+            if let Some(at) = self.find(&key)
+                && let Some(lane) = self.lanes.get_mut(at)
+                && std::mem::take(&mut lane.asleep)
+                && let Some(turns) = self.turns.get_mut(usize::from(demoted))
+            {
+                turns.push_back(at);
+            }
+        }
+    }
+
+    fn pop_of(&mut self, class: usize, chance: &mut impl FnMut(&LaneKey, &T) -> Chance) -> Option<T> {
         if self.turns.get(class)?.is_empty() {
             return None;
         }
-        let rounds = match self.round(class, may_start) {
+        let rounds = match self.round(class, chance) {
             Ok(item) => return Some(item),
             Err(rounds) => rounds?,
         };
@@ -142,12 +172,12 @@ impl<T> Lanes<T> {
         let more = self.quantum.saturating_mul(rounds.saturating_sub(1));
         for &at in self.turns.get(class)? {
             if let Some(lane) = self.lanes.get_mut(at)
-                && lane.items.front().is_some_and(|(_, item)| may_start(&lane.key, item))
+                && lane.items.front().is_some_and(|(_, item)| chance(&lane.key, item) == Chance::Now)
             {
                 lane.deficit = lane.deficit.saturating_add(more);
             }
         }
-        self.round(class, may_start).ok()
+        self.round(class, chance).ok()
     }
 
     /// Gives each lane its turn until one has saved enough for its first item. Otherwise says how many rounds more
@@ -155,28 +185,37 @@ impl<T> Lanes<T> {
     fn round(
         &mut self,
         class: usize,
-        may_start: &mut impl FnMut(&LaneKey, &T) -> bool,
+        chance: &mut impl FnMut(&LaneKey, &T) -> Chance,
     ) -> Result<T, Option<usize>> {
         let mut least: Option<usize> = None;
         for _ in 0..self.turns.get(class).map_or(0, VecDeque::len) {
             let Some(turns) = self.turns.get_mut(class) else { break };
             let Some(lane) = turns.front().and_then(|&at| self.lanes.get_mut(at)) else { break };
-            if let Some((bytes, item)) = lane.items.front()
-                && may_start(&lane.key, item)
-            {
-                if !lane.granted {
-                    lane.granted = true;
-                    lane.deficit = lane.deficit.saturating_add(self.quantum);
+            let Some((bytes, item)) = lane.items.front() else { break };
+            match chance(&lane.key, item) {
+                Chance::Now => {
+                    if !lane.granted {
+                        lane.granted = true;
+                        lane.deficit = lane.deficit.saturating_add(self.quantum);
+                    }
+                    if let Some(left) = lane.deficit.checked_sub(*bytes) {
+                        lane.deficit = left;
+                        return self.take_first(class).ok_or(None);
+                    }
+                    let rounds = (bytes - lane.deficit).div_ceil(self.quantum.max(1));
+                    least = Some(least.map_or(rounds, |least| least.min(rounds)));
+                    lane.granted = false;
+                    turns.rotate_left(1);
                 }
-                if let Some(left) = lane.deficit.checked_sub(*bytes) {
-                    lane.deficit = left;
-                    return self.take_first(class).ok_or(None);
+                Chance::NotNow => {
+                    lane.granted = false;
+                    turns.rotate_left(1);
                 }
-                let rounds = (bytes - lane.deficit).div_ceil(self.quantum.max(1));
-                least = Some(least.map_or(rounds, |least| least.min(rounds)));
+                Chance::Asleep => {
+                    (lane.granted, lane.asleep) = (false, true);
+                    turns.pop_front();
+                }
             }
-            lane.granted = false;
-            turns.rotate_left(1);
         }
         Err(least)
     }

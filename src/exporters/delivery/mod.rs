@@ -43,7 +43,7 @@ pub use config::{BatchConfig, BatchSizer, DeliveryConfig, PartitionConfig, Queue
 pub use engine::Delivery;
 pub use retry::{Backoff, Pace};
 
-use crate::net::auth::Unauthorized;
+use crate::net::auth::{ClientKey, Unauthorized};
 use crate::pdata::{ClientInfo, Rope, Signal, Tenant};
 use crate::pipeline::{RunContext, StartError};
 
@@ -172,6 +172,11 @@ pub trait Sender<B>: Send + Sync + 'static {
     /// # Errors
     /// Whatever makes every attempt fail until the configuration is mended.
     fn start(&self, cx: &RunContext) -> Result<(), StartError>;
+
+    /// What requests take from clients, once started: data of clients that differ in it must not share a request.
+    fn reads(&self) -> Vec<ClientKey> {
+        Vec::new()
+    }
 
     /// Sends once. Dropped when the attempt has run out of time.
     fn send(&self, attempt: Attempt<'_, B>) -> impl Future<Output = Outcome> + Send;

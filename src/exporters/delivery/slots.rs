@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-use super::lanes::LaneKey;
+use super::lanes::{Chance, LaneKey};
 use super::tenancy::Tenancy;
 use crate::pdata::Tenant;
 
@@ -62,7 +62,7 @@ impl Seat {
 }
 
 impl Out {
-    /// Whether another request may be sent, of those that are out or new.
+    /// Whether another request of those that are out may be sent.
     fn may_send(&self, free: usize) -> bool {
         self.taken == 0 || self.taken < free.saturating_mul(ALPHA) && self.tenancy.is_well()
     }
@@ -87,12 +87,16 @@ impl Slots {
         self.window.saturating_sub(self.taken)
     }
 
-    /// Whether a new batch of a lane may start.
-    pub fn may_start(&self, key: &LaneKey) -> bool {
-        let Some(out) = key.tenant.as_ref().and_then(|tenant| self.tenants.get(tenant)) else {
-            return self.has_free();
-        };
-        self.has_free() && out.out < self.window && out.may_send(self.free()) && out.tenancy.is_well()
+    /// Whether a new batch of a lane may start. A lane that sleeps is to be woken by whatever happens to its tenant:
+    /// [`rest`](Slots::rest), [`resume`](Slots::resume) and [`finish`](Slots::finish), one of which always comes.
+    pub fn chance(&self, key: &LaneKey) -> Chance {
+        match key.tenant.as_ref().and_then(|tenant| self.tenants.get(tenant)) {
+            _ if !self.has_free() => Chance::NotNow,
+            None => Chance::Now,
+            Some(out) if out.out >= self.window || !out.tenancy.is_well() => Chance::Asleep,
+            Some(out) if out.taken < self.free().saturating_mul(ALPHA) => Chance::Now,
+            Some(_) => Chance::NotNow,
+        }
     }
 
     /// A new batch has a place. What has no tenant needs no seat.

@@ -16,6 +16,7 @@ use crate::exporters::delivery::sharded::ShardBody;
 use crate::exporters::delivery::{Attempt, Outcome, Sender};
 use crate::exporters::http::Post;
 use crate::loki::{Encoding, LokiBody};
+use crate::net::auth::ClientKey;
 use crate::pdata::Tenant;
 use crate::pipeline::{BuildContext, RunContext, StartError};
 use crate::telemetry::Counter;
@@ -143,6 +144,10 @@ impl PushSender {
 impl Sender<LokiBody> for PushSender {
     fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.post.start(cx)
+    }
+
+    fn reads(&self) -> Vec<ClientKey> {
+        self.post.reads()
     }
 
     async fn send(&self, attempt: Attempt<'_, LokiBody>) -> Outcome {

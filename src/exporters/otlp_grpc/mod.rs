@@ -26,6 +26,7 @@ use crate::components::{BuildError, ComponentConfig};
 use crate::config;
 use crate::config::types::Optional;
 use crate::config::{Cx, Node};
+use crate::net::auth::ClientKey;
 use crate::net::auth::ClientAuth;
 use crate::net::client::{GrpcClientConfig, user_agent};
 use crate::net::compress::{Codec, deflate};
@@ -227,6 +228,11 @@ impl Sender<Rope> for GrpcSender {
         let channel = Channel::new(&self.config, tls, cx.supervisor.clone());
         let _ = self.running.set(Running { channel, auth });
         Ok(())
+    }
+
+    fn reads(&self) -> Vec<ClientKey> {
+        let auth = self.running.get().and_then(|running| running.auth.as_ref());
+        auth.map(|auth| auth.reads()).unwrap_or_default()
     }
 
     async fn send(&self, attempt: Attempt<'_, Rope>) -> Outcome {

@@ -21,6 +21,7 @@ use super::tenant::{TenantConfig, TenantHeader};
 use crate::components::{BuildError, ComponentConfig};
 use crate::config::types::{HttpUrl, Optional};
 use crate::config::{Cx, Node};
+use crate::net::auth::ClientKey;
 use crate::net::client::{HttpClientConfig, HttpCompression};
 use crate::net::compress::deflate;
 use crate::pdata::{Rope, Signal, json};
@@ -190,6 +191,10 @@ impl HttpSender {
 impl Sender<Rope> for HttpSender {
     fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.post.start(cx)
+    }
+
+    fn reads(&self) -> Vec<ClientKey> {
+        self.post.reads()
     }
 
     async fn send(&self, attempt: Attempt<'_, Rope>) -> Outcome {

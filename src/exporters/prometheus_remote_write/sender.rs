@@ -14,6 +14,7 @@ use crate::exporters::delivery::sharded::ShardBody;
 use crate::exporters::delivery::{Attempt, Outcome, Sender};
 use crate::exporters::http::{Answer, Post};
 use crate::exporters::tenant::TenantHeader;
+use crate::net::auth::ClientKey;
 use crate::pipeline::{BuildContext, RunContext, StartError};
 use crate::prometheus::remote::{Negotiation, Version, WriteBody};
 use crate::telemetry::Counter;
@@ -135,6 +136,10 @@ impl WriteSender {
 impl Sender<WriteBody> for WriteSender {
     fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.post.start(cx)
+    }
+
+    fn reads(&self) -> Vec<ClientKey> {
+        self.post.reads()
     }
 
     async fn send(&self, attempt: Attempt<'_, WriteBody>) -> Outcome {

@@ -41,7 +41,7 @@ pub use action::{Action, ActionKind, ConvertedType};
 pub(crate) use action::{Op, regex_error};
 #[allow(unused_imports, reason = "the names that rules are written with")]
 pub(crate) use rewrite::{Facts, Fate, Kind, Level, Levels, Message, Rewrite, StepCx};
-pub(crate) use value::{Scalar, text as value_text};
+pub(crate) use value::{Scalar, put_any, text as value_text};
 
 use crate::pdata::wire::{Cursor, WireError};
 use crate::pdata::{Batch, Rope, Signal, count};

@@ -126,6 +126,7 @@ impl Levels {
     pub(crate) const SCOPE: Levels = Levels(2);
     pub(crate) const METRIC: Levels = Levels(4);
     pub(crate) const ITEM: Levels = Levels(8);
+    #[cfg(test)]
     pub(crate) const EVENT: Levels = Levels(16);
     /// Whatever stands below resources.
     pub(crate) const BELOW_RESOURCE: Levels = Levels(2 | 4 | 8 | 16);

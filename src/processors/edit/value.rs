@@ -87,7 +87,7 @@ pub(super) fn put_str(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Appends a value from the config.
-pub(super) fn put_any(out: &mut Vec<u8>, value: &Any) {
+pub(crate) fn put_any(out: &mut Vec<u8>, value: &Any) {
     match value {
         Any::Null => {}
         Any::Str(s) => put_str(out, s.as_bytes()),

@@ -79,9 +79,14 @@ impl LabelRule {
             return;
         }
         let inner = rule.regex.trim_start_matches(['^', '(', '?', ':']);
-        let meant = label::level_of_pattern(inner);
-        if label::level_of_pattern(&rule.regex) == Level::Item && meant != Level::Item {
-            let prefix = label::prefix(meant);
+        let meant = label::PREFIXES.iter().find(|(_, prefix)| {
+            let rest = inner.strip_prefix(prefix.trim_end_matches('.'));
+            let both = ["|scope)", "|resource)"];
+            rest.is_some_and(|rest| rest.starts_with(['.', '\\']) || both.iter().any(|b| rest.starts_with(b)))
+        });
+        if label::level_of_pattern(&rule.regex) == Level::Item
+            && let Some((_, prefix)) = meant
+        {
             let message = format!(
                 "the rule is about the items' own attributes: only an expression that begins with \"{prefix}\" is about the {}'s",
                 prefix.trim_end_matches('.')

@@ -4,7 +4,7 @@ use crate::pdata::Signal;
 use crate::processors::edit::Level;
 
 /// What stands before the names of a level's attributes. An item's own have nothing before them.
-const PREFIXES: [(Level, &str); 2] = [(Level::Resource, "resource."), (Level::Scope, "scope.")];
+pub(super) const PREFIXES: [(Level, &str); 2] = [(Level::Resource, "resource."), (Level::Scope, "scope.")];
 
 /// What names of scratch labels begin with.
 pub(super) const SCRATCH: &str = "__tmp";

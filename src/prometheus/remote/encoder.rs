@@ -13,6 +13,7 @@ use super::snappy::Snappy;
 use super::sums::Sums;
 use super::{OutOfOrder, RemoteOptions};
 use crate::exporters::delivery::sharded::{Output, ShardBody, ShardEncoder};
+use crate::net::auth::ClientKey;
 use crate::pdata::common::{ScopeGroup, groups};
 use crate::pdata::metrics::Metric;
 use crate::pdata::wire::WireError;
@@ -31,6 +32,8 @@ const BATCH_TIMES: usize = 4;
 /// Makes remote write requests.
 pub struct RemoteEncoder {
     pub(super) options: RemoteOptions,
+    /// What keeps clients apart: `partition_keys`, and what requests take from clients.
+    apart: Vec<ClientKey>,
     pub(super) series: Series,
     pub(super) shards: Vec<Open>,
     pub(super) scratch: Scratch,
@@ -76,6 +79,7 @@ impl RemoteEncoder {
             budget: 0,
             sums: options.delta.map(Sums::new),
             gauges: None,
+            apart: options.partition_keys.iter().cloned().map(ClientKey::Metadata).collect(),
             options,
         }
     }
@@ -305,13 +309,12 @@ impl ShardEncoder for RemoteEncoder {
     }
 
     fn partition(&self, client: &ClientInfo) -> u64 {
-        let keys = &self.options.partition_keys;
-        if keys.is_empty() {
+        if self.apart.is_empty() {
             return 0;
         }
         let mut text = Vec::new();
-        for key in keys {
-            for value in client.metadata(key).unwrap_or_default() {
+        for key in &self.apart {
+            for value in key.values(client) {
                 text.extend_from_slice(&(value.len() as u64).to_le_bytes());
                 text.extend_from_slice(value.as_bytes());
             }
@@ -319,6 +322,14 @@ impl ShardEncoder for RemoteEncoder {
         }
         // 0 is nobody.
         self.series.hash(&text) as u64 | 1
+    }
+
+    fn keep_apart(&mut self, keys: &[ClientKey]) {
+        for key in keys {
+            if !self.apart.iter().any(|known| known.same(key)) {
+                self.apart.push(key.clone());
+            }
+        }
     }
 
     fn tick(&mut self, out: &mut Output<'_, WriteBody>) {

@@ -87,6 +87,37 @@ fn demoted_lanes_come_when_no_other_may_start() {
 }
 
 #[test]
+fn who_sleeps_is_not_asked_until_woken() {
+    let mut lanes = Lanes::default();
+    for tenant in 0..1000 {
+        push(&mut lanes, tenant, tenant % 2 == 0, tenant, 10);
+    }
+    let mut asked = 0;
+    let mut pop = |lanes: &mut Lanes<Item>, awake: &[usize]| {
+        asked = 0;
+        let popped = lanes.pop_or_sleep(|key, _| {
+            asked += 1;
+            if awake.contains(&name(key)) { Chance::Now } else { Chance::Asleep }
+        });
+        (popped.map(|(lane, ..)| lane), asked)
+    };
+    assert_eq!(pop(&mut lanes, &[]), (None, 1000));
+    assert_eq!(pop(&mut lanes, &[7, 8]), (None, 0));
+    // What comes later does not wake its lane.
+    push(&mut lanes, 7, false, 0, 10);
+    assert_eq!(pop(&mut lanes, &[7]), (None, 0));
+    for tenant in [7, 8, 9] {
+        lanes.wake(key(tenant, false).tenant.as_ref().unwrap());
+        lanes.wake(key(tenant, false).tenant.as_ref().unwrap());
+    }
+    assert_eq!(pop(&mut lanes, &[7, 8]), (Some(7), 1));
+    assert_eq!(pop(&mut lanes, &[7, 8]), (Some(7), 1));
+    assert_eq!(pop(&mut lanes, &[7, 8]), (Some(8), 2));
+    assert_eq!(pop(&mut lanes, &[7, 8, 9]), (None, 0));
+    assert_eq!(lanes.take_all().len(), 998);
+}
+
+#[test]
 fn nothing_is_left_of_tenants_that_are_gone() {
     let mut lanes = Lanes::default();
     let watched = Tenant::new("watched");
@@ -124,13 +155,19 @@ proptest! {
         let mut lanes = Lanes::default();
         let mut model: HashMap<LaneKey, VecDeque<usize>> = HashMap::new();
         let take = |lanes: &mut Lanes<Item>, model: &mut HashMap<LaneKey, VecDeque<usize>>, blocked: u8| {
-            let may = |key: &LaneKey| blocked & (1 << name(key)) == 0;
+            let may = |key: &LaneKey| name(key) == 0 || blocked & (1 << name(key)) == 0;
             let waiting = |demoted: bool| {
                 model.iter().any(|(key, items)| key.demoted == demoted && !items.is_empty() && may(key))
             };
             let (first, any) = (waiting(false), waiting(false) || waiting(true));
-            let mut chosen = None;
-            let popped = lanes.pop(|key, _| { chosen = Some(key.clone()); may(key) });
+            let popped = lanes.pop_or_sleep(|key, _| match (may(key), blocked % 2) {
+                (true, _) => Chance::Now,
+                (false, 0) => Chance::NotNow,
+                (false, _) => Chance::Asleep,
+            });
+            for tenant in 1..8 {
+                lanes.wake(key(tenant, false).tenant.as_ref().unwrap());
+            }
             assert_eq!(popped.is_some(), any);
             if let Some((lane, n, _)) = popped {
                 // Running numbers are even for what is demoted.

@@ -13,6 +13,7 @@ use super::{ShardBody, ShardEncoder};
 use crate::exporters::delivery::Sender;
 use crate::exporters::delivery::lanes::LaneKey;
 use crate::exporters::delivery::queue::Job;
+use crate::net::auth::ClientKey;
 use crate::pdata::Tenant;
 use crate::pipeline::Verdict;
 
@@ -31,6 +32,9 @@ pub(super) struct Coding<E: ShardEncoder> {
     /// Of the batches in the open requests: their lane, and what the encoder keeps apart within it.
     lane: LaneKey,
     partition: u64,
+    /// What requests take from clients, and what the clients of the open ones have there.
+    reads: Vec<ClientKey>,
+    read: Vec<Vec<String>>,
     /// Whether a call of the encoder panicked, so that nothing is known of its open requests.
     torn: bool,
     /// When to tick next.
@@ -83,9 +87,17 @@ impl<E: ShardEncoder> Coding<E> {
             current: None,
             lane: LaneKey::default(),
             partition: 0,
+            reads: Vec::new(),
+            read: Vec::new(),
             torn: false,
             tick: Instant::now() + TICK,
         }
+    }
+
+    /// Keeps clients apart that differ in these.
+    pub fn keep_apart(&mut self, keys: Vec<ClientKey>) {
+        self.encoder.keep_apart(&keys);
+        self.reads = keys;
     }
 
     fn open(&self) -> OpenRequests<'_> {
@@ -115,9 +127,11 @@ impl<E: ShardEncoder> Coding<E> {
         let ticket = Ticket::new(&mut job, tenancy);
         let batch = job.batch;
         let (lane, partition) = (LaneKey::of(&batch), self.encoder.partition(&batch.client));
-        if partition != self.partition || lane != self.lane {
+        let of_client = |key: &ClientKey| key.values(&batch.client).map(str::to_owned).collect();
+        let read: Vec<Vec<String>> = self.reads.iter().map(of_client).collect();
+        if partition != self.partition || lane != self.lane || read != self.read {
             self.close_all(core);
-            (self.lane, self.partition) = (lane, partition);
+            (self.lane, self.partition, self.read) = (lane, partition, read);
         }
         let whose = Whose { client: batch.client.clone(), tenant: batch.tenant.clone() };
         self.current = Some(Current { ticket, whose: whose.clone(), left: batch.items });

@@ -139,6 +139,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> Drop for ShardedDelivery<E, S> {
 impl<E: ShardEncoder, S: Sender<E::Body>> Exporter for ShardedDelivery<E, S> {
     async fn start(&self, cx: &RunContext) -> Result<(), StartError> {
         self.core.sender.start(cx)?;
+        self.core.coding().keep_apart(self.core.sender.reads());
         self.core.shared.start(cx);
         let state = self.core.lock();
         self.core.rouse(state);

@@ -34,6 +34,7 @@ pub use engine::ShardedDelivery;
 pub use output::{Closed, Output, Report};
 
 use super::{QueueConfig, RetryConfig};
+use crate::net::auth::ClientKey;
 use crate::pdata::{Batch, ClientInfo, Tenant};
 
 /// A request of one shard.
@@ -87,6 +88,10 @@ pub trait ShardEncoder: Send + 'static {
     fn partition(&self, _client: &ClientInfo) -> u64 {
         0
     }
+
+    /// Told once, before the first batch: requests say whose they are by these. The requests of clients that differ in
+    /// them are kept apart without the encoder's doing; what it remembers of their data it keeps apart itself.
+    fn keep_apart(&mut self, _keys: &[ClientKey]) {}
 
     /// Called about once a second while the exporter runs, unless the backlog is full: to expire, to measure, to
     /// send what is due from time to time.

@@ -335,7 +335,7 @@ fn law(signal: Signal, bytes: &[u8], seed: u64, rules: &[RelabelConfig]) -> Resu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn spans_are_relabelled_as_label_sets_would_be(
