@@ -81,7 +81,7 @@ mod tests {
         let limits = Limits { max_streams: 100, max_stale: Duration::from_secs(1) };
         let mut sums = Sums::new(limits);
         // Adds to so many streams; how many were taken.
-        let mut add = |sums: &mut Sums, who: u64, shares: bool, time: u64| {
+        let add = |sums: &mut Sums, who: u64, shares: bool, time: u64| {
             sums.begin(who, shares);
             let mut one = |key: u128| sums.current().number(key, 0, time, Number::Int(1), 0).is_ok();
             (0..1000).filter(|key| one(*key)).count()
