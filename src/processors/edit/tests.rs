@@ -47,6 +47,7 @@ fn client() -> ClientInfo {
         metadata: vec![metadata("tenant", &["one", "two"]), metadata("none", &[])],
         auth: vec![("subject".to_owned(), "me".to_owned())],
         address: Some("[::1]:4317".parse().unwrap()),
+        certificate: None,
     }
 }
 
