@@ -12,7 +12,7 @@ use super::eval::{Env, Expr};
 use super::functions::{Param, Takes};
 use super::maps::{MapEdit, Strategy, delete_key, merge, put_at, replace_all, whole};
 use super::paths::{Field, Path, point_flags, status};
-use super::value::{Fault, Kept, Ty, Val};
+use super::value::{Fault, Kept, Ty, Val, check_depth};
 use super::{Context, ParseError};
 use crate::config::nearest;
 use crate::pdata::wire::Value;
@@ -139,12 +139,14 @@ impl Editor {
                 Editor::Map(map_target(compiler, target)?, MapEdit::Limit(limit, first))
             }
             "truncate_all" => {
-                let safe = match arg(2) {
-                    None => true,
-                    Some(Node { kind: NodeKind::Bool(safe), .. }) => *safe,
-                    Some(node) => return Err(ParseError::new(node.at, "true or false is needed here")),
-                };
-                Editor::Map(map_target(compiler, target)?, MapEdit::Truncate(size(need(1)?)?, safe))
+                match arg(2) {
+                    None | Some(Node { kind: NodeKind::Bool(true), .. }) => {}
+                    Some(node) => {
+                        let error = ParseError::new(node.at, "only true is supported here");
+                        return Err(error.hint("a text that is cut within a character is no text"));
+                    }
+                }
+                Editor::Map(map_target(compiler, target)?, MapEdit::Truncate(size(need(1)?)?))
             }
             "merge_maps" => {
                 let (path, node) = (map_target(compiler, target)?, need(1)?);
@@ -282,13 +284,13 @@ impl Path {
                 message.set_field(15, Value::Bytes(new))?;
             }
             (Field::Body, value) if self.keys.is_empty() => {
-                message.set_field(5, Value::Bytes(value.encode(arena)?))?;
+                message.set_field(5, Value::Bytes(storable(value.encode(arena)?, arena)?))?;
             }
             (Field::Body, value) => {
                 let old = message.field(5)?.map_or(Ok(&[][..]), Value::bytes)?;
                 let old = Val::read(arena.alloc_slice_copy(old), arena)?;
                 let new = put_at(old, &self.keys, value.encode(arena)?, arena)?;
-                message.set_field(5, Value::Bytes(new))?;
+                message.set_field(5, Value::Bytes(storable(new, arena)?))?;
             }
             (Field::BodyText, value) => message.set_field(5, Value::Bytes(value.encode(arena)?))?,
             (Field::PointInt, Val::Int(_)) | (Field::PointDouble, Val::Double(_)) => {
@@ -317,15 +319,21 @@ impl Path {
                 Val::Map(map) => replace_all(message, map, arena),
                 other => Err(Fault::wrong("set", "a map for all attributes", other)),
             },
-            [Key::Str(key)] => Ok(message.set_attribute(key, value.encode(arena)?)?),
+            [Key::Str(key)] => Ok(message.set_attribute(key, storable(value.encode(arena)?, arena)?)?),
             [Key::Str(key), rest @ ..] => {
                 let old: &[u8] = arena.alloc_slice_copy(message.attribute(key).unwrap_or_default());
                 let new = put_at(Val::read(old, arena)?, rest, value.encode(arena)?, arena)?;
-                Ok(message.set_attribute(key, new)?)
+                Ok(message.set_attribute(key, storable(new, arena)?)?)
             }
             [Key::Index(_), ..] => Err(Fault::Other("attributes are looked up by keys")),
         }
     }
+}
+
+/// An encoded value, if others can read it.
+fn storable<'b>(any: &'b [u8], arena: &Bump) -> Result<&'b [u8], Fault> {
+    check_depth(any, arena, 0)?;
+    Ok(any)
 }
 
 fn put_text(message: &mut Message<'_>, number: u32, text: &[u8]) -> Result<(), Fault> {

@@ -13,7 +13,9 @@ pub(super) use self::table::{CONVERTERS, Func, Param, Sig, Takes, converter};
 use super::ast::CompareOp;
 use super::eval::{Env, Expr};
 use super::paths::points;
-use super::value::{Buf, Fault, Ty, Val, compare, entries, find, hex, items, put_bytes, put_entry, put_item};
+use super::value::{
+    Buf, Fault, Ty, Val, compare, cuts_character, entries, find, hex, items, put_bytes, put_entry, put_item,
+};
 
 /// A call, compiled.
 #[derive(Debug, Clone)]
@@ -105,7 +107,12 @@ impl Call {
                 let piece = range
                     .filter(|(_, len)| *len > 0)
                     .and_then(|(start, len)| text.get(start..start.checked_add(len)?));
-                Val::Str(piece.ok_or(Fault::Other("Substring: the range is not within the text"))?)
+                let piece = piece.ok_or(Fault::Other("Substring: the range is not within the text"))?;
+                let start = start as usize;
+                if cuts_character(text, start) || cuts_character(text, start + piece.len()) {
+                    return Err(Fault::Other("Substring: the range cuts a character"));
+                }
+                Val::Str(piece)
             }
             Func::Len => match self.arg(0, env)? {
                 Val::Str(text) => Val::Int(text.len() as i64),

@@ -9,7 +9,7 @@ use super::ast::Key;
 use super::editors::Replacement;
 use super::eval::Env;
 use super::paths::{Field, Path};
-use super::value::{Buf, Fault, Val, entries, items, put_bytes, put_entry};
+use super::value::{Buf, Fault, Val, check_depth, cuts_character, entries, items, put_bytes, put_entry};
 use crate::processors::edit::Message;
 
 /// The longest list that setting an element makes.
@@ -26,8 +26,8 @@ pub(super) enum MapEdit {
     KeepMatching(Regex),
     /// At most so many; these first.
     Limit(usize, Box<[Box<[u8]>]>),
-    /// Texts are cut to so many bytes; by option not within a character.
-    Truncate(usize, bool),
+    /// Texts are cut to so many bytes, not within a character.
+    Truncate(usize),
     ReplaceValues(Replacement),
     ReplaceKeys(Replacement),
 }
@@ -149,9 +149,9 @@ impl MapEdit {
                 pass.room = pass.room.saturating_sub(1);
                 keep_if(stays)
             }
-            MapEdit::Truncate(limit, whole_characters) => match Val::read(any, arena)? {
+            MapEdit::Truncate(limit) => match Val::read(any, arena)? {
                 Val::Str(text) if text.len() > *limit => {
-                    let text = arena.alloc_slice_copy(cut(text, *limit, *whole_characters));
+                    let text = arena.alloc_slice_copy(cut(text, *limit));
                     Decision::Value(Val::Str(text).encode(arena)?)
                 }
                 _ => Decision::Keep,
@@ -193,11 +193,10 @@ fn contains(keys: &[Box<[u8]>], key: &[u8]) -> bool {
     keys.iter().any(|k| **k == *key)
 }
 
-/// The first bytes of a text.
-fn cut(text: &[u8], limit: usize, whole_characters: bool) -> &[u8] {
+/// The first bytes of a text, in whole characters.
+fn cut(text: &[u8], limit: usize) -> &[u8] {
     let mut end = limit;
-    // A character's bytes but the first begin with the bits 10.
-    while whole_characters && end > 0 && text.get(end).is_some_and(|b| b & 0xc0 == 0x80) {
+    while end > 0 && cuts_character(text, end) {
         end -= 1;
     }
     text.get(..end).unwrap_or(text)
@@ -300,6 +299,7 @@ fn put_all<'b>(
         for entry in new {
             let (key, any) = entry?;
             if strategy.sets(message.attribute(key).is_some()) {
+                check_depth(any, arena, 0)?;
                 message.set_attribute(key, any)?;
             }
         }
@@ -312,6 +312,7 @@ fn put_all<'b>(
     for entry in new {
         let (key, any) = entry?;
         let place = places.get(key).copied();
+        check_depth(any, arena, 0)?;
         match place {
             _ if !strategy.sets(place.is_some()) => {}
             Some(place) => message.set_attribute_at(place, any)?,

@@ -16,8 +16,8 @@ use super::ast::{CompareOp, Key};
 use crate::pdata::wire::{Cursor, Value, WireError};
 use crate::processors::edit::value_text;
 
-/// How deep values may nest where they are compared or made.
-pub(super) const MAX_DEPTH: usize = 64;
+/// How deep values may nest where they are compared or made: deeper ones are refused by those who read them.
+pub(super) const MAX_DEPTH: usize = crate::pdata::MAX_VALUE_DEPTH as usize;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Val<'a> {
@@ -382,6 +382,23 @@ fn equal(left: Val<'_>, right: Val<'_>, arena: &Bump, depth: usize) -> Result<bo
         }
         _ => Ok(left == right),
     }
+}
+
+/// Whether an encoded value that is to be stored nests no deeper than others read.
+pub(super) fn check_depth(any: &[u8], arena: &Bump, depth: usize) -> Result<(), Fault> {
+    if depth >= MAX_DEPTH {
+        return Err(Fault::Other("the value would nest too deeply"));
+    }
+    match Val::read(any, arena)? {
+        Val::List(list) => items(list).try_for_each(|any| check_depth(any?, arena, depth + 1)),
+        Val::Map(map) => entries(map, arena).try_for_each(|entry| check_depth(entry?.1, arena, depth + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an offset is within a character's bytes, of which all but the first begin with the bits 10.
+pub(super) fn cuts_character(text: &[u8], at: usize) -> bool {
+    text.get(at).is_some_and(|b| b & 0xc0 == 0x80)
 }
 
 fn equal_any(left: &[u8], right: &[u8], arena: &Bump, depth: usize) -> Result<bool, WireError> {

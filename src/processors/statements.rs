@@ -369,7 +369,7 @@ impl Config for Code {
     }
 
     fn schema() -> Schema {
-        Schema { name: "ottl", kind: SchemaKind::Text("text") }
+        Schema { name: "OTTL", kind: SchemaKind::Text("text") }
     }
 
     fn to_json(&self) -> serde_json::Value {

@@ -95,6 +95,11 @@ pub(crate) fn run_bytes(
     bytes: &[u8],
     metrics: &Arc<Metrics>,
 ) -> (Bytes, Outcome<()>) {
+    apply(&programs(processors, signal, metrics), signal, bytes, metrics)
+}
+
+/// The walks that processors come to, for running them more than once.
+pub(crate) fn programs(processors: &str, signal: Signal, metrics: &Arc<Metrics>) -> Vec<Program> {
     let loaded = load(processors);
     let diags = crate::config::render(&loaded.diags, &loaded.sources);
     let plan = loaded.plan.unwrap_or_else(|| panic!("{diags}"));
@@ -106,6 +111,16 @@ pub(crate) fn run_bytes(
         let Ok(Stage::Edit(edit)) = make(component.config.as_ref(), signal, &cx) else { panic!("no edit") };
         edits.push(edit);
     }
+    Program::chain(signal, edits)
+}
+
+/// Runs them on a request.
+pub(crate) fn apply(
+    programs: &[Program],
+    signal: Signal,
+    bytes: &[u8],
+    metrics: &Arc<Metrics>,
+) -> (Bytes, Outcome<()>) {
     let mut batch = Batch {
         signal,
         rope: Rope::from(bytes.to_vec()),
@@ -117,7 +132,6 @@ pub(crate) fn run_bytes(
         leases: SmallVec::new(),
         acks: Acks::none(),
     };
-    let programs = Program::chain(signal, edits);
     let mut out = Outcome {
         request: (),
         items: 0,

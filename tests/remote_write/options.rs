@@ -267,7 +267,10 @@ async fn requests_stay_below_the_size_that_is_wanted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_do_not_mix() {
     let found = super::AGENT
-        .replace("\nexporters:", "\nprocessors: {tenant: {from: [{metadata: x-scope-orgid}], unresolved: refuse}}\nexporters:")
+        .replace(
+            "\nexporters:",
+            "\nprocessors: {tenant: {from: [{metadata: x-scope-orgid}], unresolved: refuse}}\nexporters:",
+        )
         .replace("{receivers: [otlp], exp", "{receivers: [otlp], processors: [tenant], exp");
     assert!(found.contains("processors: [tenant]") && found.contains("{metadata: x-scope-orgid}"));
     let by_key = "    include_metadata_keys: [X-Scope-OrgID]\n".to_owned();

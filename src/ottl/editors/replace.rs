@@ -8,7 +8,7 @@ use crate::ottl::ast::{Node, NodeKind};
 use crate::ottl::compile::{compile_regex, regex, text, unknown_converter};
 use crate::ottl::eval::{Env, Expr};
 use crate::ottl::functions::{Call, Extra, Param, Takes, converter};
-use crate::ottl::value::{Buf, Fault, Kept, Ty, Val};
+use crate::ottl::value::{Buf, Fault, Kept, Ty, Val, cuts_character};
 use crate::processors::edit::Message;
 
 /// What replaces a text, or parts of it.
@@ -65,7 +65,7 @@ impl Replacement {
         if self.groups {
             let mut expanded = Vec::new();
             for found in self.regex.captures_iter(text) {
-                let Some(all) = found.get(0) else { continue };
+                let Some(all) = found.get(0).filter(|all| whole(text, all.range())) else { continue };
                 out.extend_from_slice_copy(text.get(done..all.start()).unwrap_or_default());
                 done = all.end();
                 expanded.clear();
@@ -73,7 +73,7 @@ impl Replacement {
                 self.put(&expanded, &mut out, &env)?;
             }
         } else {
-            for all in self.regex.find_iter(text) {
+            for all in self.regex.find_iter(text).filter(|all| whole(text, all.range())) {
                 out.extend_from_slice_copy(text.get(done..all.start()).unwrap_or_default());
                 done = all.end();
                 self.put(&self.with, &mut out, &env)?;
@@ -117,6 +117,11 @@ fn one_argument(node: &Node) -> Result<Call, ParseError> {
         }
         _ => Err(ParseError::new(node.at, format!("{name} does not make a text of a text"))),
     }
+}
+
+/// Whether a match is of whole characters: one of `\\B` alone may stand between the bytes of one.
+fn whole(text: &[u8], found: std::ops::Range<usize>) -> bool {
+    !cuts_character(text, found.start) && !cuts_character(text, found.end)
 }
 
 /// An expression, or a glob for the whole text.

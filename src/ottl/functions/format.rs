@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use bumpalo::Bump;
 
-use crate::ottl::value::{Buf, Fault, Val, hex, items};
+use crate::ottl::value::{Buf, Fault, Val, cuts_character, hex, items};
 
 /// The widest field.
 const MAX_WIDTH: usize = 100;
@@ -131,7 +131,7 @@ fn rendered<'v>(
         _ => {
             let text = value.text(arena)?.unwrap_or(b"<nil>");
             let text = match precision {
-                Some(precision) if matches!(value, Val::Str(_)) => text.get(..precision).unwrap_or(text),
+                Some(precision) if matches!(value, Val::Str(_)) => first_characters(text, precision),
                 _ => text,
             };
             return Ok((text, matches!(value, Val::Int(_) | Val::Double(_))));
@@ -139,6 +139,12 @@ fn rendered<'v>(
     };
     written.map_err(|_| Fault::Other("Format: out of memory"))?;
     Ok((arena.alloc_slice_copy(&out), !matches!(verb, 'q' | 't')))
+}
+
+/// So many characters of a text.
+fn first_characters(text: &[u8], count: usize) -> &[u8] {
+    let end = (0..text.len()).filter(|at| !cuts_character(text, *at)).nth(count);
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// With at least two digits in the exponent.

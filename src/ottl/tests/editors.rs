@@ -90,7 +90,9 @@ fn editors_of_maps() {
     }
     let words = [("é", text("ééé")), ("b", text("xyz"))];
     assert_eq!(edited(&words, &["truncate_all(attributes, 3)"]), "{é: \"é\", b: \"xyz\"}");
-    assert_eq!(edited(&words, &["truncate_all(attributes, 2, utf8_safe=false)"]), "{é: \"é\", b: \"xy\"}");
+    assert_eq!(edited(&words, &["truncate_all(attributes, 1, utf8_safe=true)"]), "{é: \"\", b: \"x\"}");
+    let cut = edited(&[("a", text("éb"))], &["replace_pattern(attributes[\"a\"], \"\\\\B\", \"-\")"]);
+    assert_eq!(cut, "{a: \"-éb\"}");
 }
 
 #[test]
@@ -344,4 +346,32 @@ fn long_maps_are_merged_in_linear_time() {
     let (out, _) = apply(Signal::Logs, rules, &request);
     let got = attributes_of(Context::Log, "", &out);
     assert_eq!((got.len(), got[0].key.as_str(), got[29_999].key.as_str()), (30_000, "k0", "k29999"));
+}
+
+#[test]
+fn values_never_nest_deeper_than_others_read() {
+    let mut deep = text("x");
+    for _ in 1..crate::pdata::MAX_VALUE_DEPTH {
+        deep = list(vec![deep]);
+    }
+    let of = |statement: &str| edited(&[("a", deep.clone()), ("m", map(vec![]))], &[statement]);
+    let error = "error: the value would nest too deeply";
+    for statement in [
+        "set(attributes[\"b\"], [attributes[\"a\"]])",
+        "set(attributes[\"b\"][\"c\"], attributes[\"a\"])",
+        "set(body, attributes)",
+        "set(body[\"k\"], attributes[\"a\"])",
+        "set(attributes, {\"a\": [attributes[\"a\"]]})",
+        "merge_maps(attributes, {\"a\": [attributes[\"a\"]]}, \"upsert\")",
+        "merge_maps(attributes[\"m\"], attributes, \"upsert\")",
+    ] {
+        assert_eq!(of(statement), error, "{statement}");
+    }
+    assert!(!of("set(attributes[\"b\"], attributes[\"a\"])").starts_with("error"));
+    let json = |depth: usize| {
+        let text = text(&format!("{}1{}", "[".repeat(depth), "]".repeat(depth)));
+        edited(&[("j", text)], &["set(attributes[\"j\"], ParseJSON(attributes[\"j\"]))"])
+    };
+    assert!(json(63).starts_with("{j: [["));
+    assert_eq!(json(64), "error: ParseJSON: the text nests too deeply");
 }

@@ -345,7 +345,11 @@ fn statements() {
             "18: 2 priority keys do not fit into a limit of 1",
         ),
         (Context::Log, "truncate_all(attributes, \"a\")", "25: a whole number is needed here, written out"),
-        (Context::Log, "truncate_all(attributes, 1, 2)", "28: true or false is needed here"),
+        (
+            Context::Log,
+            "truncate_all(attributes, 1, 2)",
+            "28: only true is supported here | a text that is cut within a character is no text",
+        ),
         (
             Context::Log,
             "merge_maps(attributes, body, \"replace\")",

@@ -46,6 +46,7 @@ fn client() -> ClientInfo {
     ClientInfo {
         metadata: vec![metadata("tenant", &["one", "two"]), metadata("none", &[])],
         auth: vec![("subject".to_owned(), "me".to_owned())],
+        certificate: None,
         address: Some("[::1]:4317".parse().unwrap()),
         certificate: None,
     }

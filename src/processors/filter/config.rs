@@ -18,9 +18,9 @@ config! {
         /// Traces: what any of these OTTL conditions holds for is dropped. Conditions, or blocks of conditions with a
         /// context.
         pub trace_conditions: Groups<ConditionBlock> = Groups::default(),
-        /// Metrics: the same.
+        /// Metrics: what any of these OTTL conditions holds for is dropped.
         pub metric_conditions: Groups<ConditionBlock> = Groups::default(),
-        /// Logs: the same.
+        /// Logs: what any of these OTTL conditions holds for is dropped.
         pub log_conditions: Groups<ConditionBlock> = Groups::default(),
         /// Not supported: profiles are not handled here.
         pub profile_conditions: Unsupported = Unsupported,

@@ -24,6 +24,10 @@ use crate::pdata::{ClientInfo, Signal};
 use crate::prometheus::identity::attributes_field;
 use crate::relabel::{self, Labels, Names, Rule};
 
+/// How many values are remembered while a request is looked at. More different ones are told apart one by one, so that
+/// a request of nothing but different values takes time and not memory.
+const REMEMBERED: usize = 4096;
+
 /// What one source looks at.
 #[derive(Debug)]
 enum From {
@@ -318,7 +322,9 @@ impl<'s, 'a> Resolver<'s, 'a> {
         let mut labels = labels(self.client, self.group)?;
         let kept = relabel::apply(rules, &mut labels);
         let bucket = if kept { self.text(source, labels.get("__tenant__")) } else { None };
-        if let (Some(known), Some(message)) = (self.known.get_mut(index), message) {
+        if let (Some(known), Some(message)) = (self.known.get_mut(index), message)
+            && known.all.len() < REMEMBERED
+        {
             known.all.insert(message, bucket);
         }
         Ok(bucket)
@@ -376,7 +382,7 @@ impl<'s, 'a> Resolver<'s, 'a> {
         };
         if let Some(place) = self.known.get_mut(index) {
             place.last = Some((value, bucket));
-            if known.is_none() {
+            if known.is_none() && place.all.len() < REMEMBERED {
                 place.all.insert(value, bucket);
             }
         }
@@ -410,7 +416,12 @@ impl<'s, 'a> Resolver<'s, 'a> {
                 }
             },
         };
-        self.by_name.insert(name.to_owned(), bucket);
+        // There are no more owners than the table has room for.
+        if self.by_name.len() < REMEMBERED
+            || matches!(self.buckets.get(bucket), Some(Bucket::Owner(o)) if o.name() == name)
+        {
+            self.by_name.insert(name.to_owned(), bucket);
+        }
         bucket
     }
 

@@ -15,9 +15,9 @@ config! {
         pub error_mode: ErrorMode = ErrorMode::Ignore,
         /// Traces: statements, or blocks of statements with a context, run in the order written.
         pub trace_statements: Groups<StatementBlock> = Groups::default(),
-        /// Metrics: the same.
+        /// Metrics: statements, or blocks of statements with a context, run in the order written.
         pub metric_statements: Groups<StatementBlock> = Groups::default(),
-        /// Logs: the same.
+        /// Logs: statements, or blocks of statements with a context, run in the order written.
         pub log_statements: Groups<StatementBlock> = Groups::default(),
         /// Not supported: profiles are not handled here.
         pub profile_statements: Unsupported = Unsupported,

@@ -182,6 +182,11 @@ impl Accumulator {
         before - self.streams.len()
     }
 
+    /// Keeps at most so many streams from now on; those that are there already stay.
+    pub fn set_max_streams(&mut self, max_streams: usize) {
+        self.limits.max_streams = max_streams;
+    }
+
     /// How many streams there are.
     pub fn len(&self) -> usize {
         self.streams.len()

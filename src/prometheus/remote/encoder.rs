@@ -10,6 +10,7 @@ use super::open::Open;
 use super::points::Scratch;
 use super::series::{Placed, ResourceCx, Series};
 use super::snappy::Snappy;
+use super::sums::Sums;
 use super::{OutOfOrder, RemoteOptions};
 use crate::exporters::delivery::sharded::{Output, ShardBody, ShardEncoder};
 use crate::net::auth::ClientKey;
@@ -17,7 +18,6 @@ use crate::pdata::common::{ScopeGroup, groups};
 use crate::pdata::metrics::Metric;
 use crate::pdata::wire::WireError;
 use crate::pdata::{Batch, ClientInfo};
-use crate::prometheus::delta::Accumulator;
 use crate::telemetry::Metrics;
 
 /// How often 1.0 sends metadata again, milliseconds.
@@ -47,7 +47,7 @@ pub struct RemoteEncoder {
     /// What the batch may still become, bytes.
     pub(super) budget: usize,
     /// Sums of delta temporality.
-    pub(super) sums: Option<Accumulator>,
+    pub(super) sums: Option<Sums>,
     gauges: Option<Gauges>,
 }
 
@@ -77,7 +77,7 @@ impl RemoteEncoder {
             full: options.max_bytes - options.max_bytes / 16,
             now: now(),
             budget: 0,
-            sums: options.delta.map(Accumulator::new),
+            sums: options.delta.map(Sums::new),
             gauges: None,
             apart: options.partition_keys.iter().cloned().map(ClientKey::Metadata).collect(),
             options,
@@ -285,6 +285,9 @@ impl ShardEncoder for RemoteEncoder {
     fn encode(&mut self, batch: &Batch, out: &mut Output<'_, WriteBody>) {
         self.begin(out);
         let partition = self.whose(batch);
+        if let Some(sums) = &mut self.sums {
+            sums.begin(partition, batch.tenant.is_some());
+        }
         let request = batch.rope.to_bytes();
         self.budget = request.len().saturating_mul(BATCH_TIMES).saturating_add(BATCH);
         if let Err(error) = self.walk(&request, partition, out) {
@@ -334,7 +337,7 @@ impl ShardEncoder for RemoteEncoder {
         if let Some(sums) = &mut self.sums {
             sums.expire(self.now);
         }
-        let (figures, streams) = (self.cache(), self.sums.as_ref().map_or(0, Accumulator::len));
+        let (figures, streams) = (self.cache(), self.sums.as_ref().map_or(0, Sums::len));
         if let Some(gauges) = &mut self.gauges {
             gauges.show(figures, streams);
         }

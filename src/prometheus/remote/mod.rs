@@ -26,6 +26,7 @@ mod pen;
 mod points;
 mod series;
 mod snappy;
+mod sums;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -105,7 +105,7 @@ impl RemoteEncoder {
         if cx.metric.temporality == DELTA
             && let (Some(sums), Some(delta), false) = (&mut self.sums, value, stale)
         {
-            match sums.number(placed.key, scan.start, scan.time, delta, self.now) {
+            match sums.current().number(placed.key, scan.start, scan.time, delta, self.now) {
                 Ok((since, sum)) => (start, value) = (milliseconds(since), Some(sum)),
                 Err(refusal) => return Ok(Err(refusal.as_str())),
             }
@@ -197,7 +197,7 @@ impl RemoteEncoder {
         if cx.metric.temporality == DELTA
             && let (Some(sums), false) = (&mut self.sums, stale)
         {
-            match sums.histogram(placed.key, &HistogramPoint::parse(point)?, self.now) {
+            match sums.current().histogram(placed.key, &HistogramPoint::parse(point)?, self.now) {
                 Ok(total) => {
                     joined =
                         (packed(total.bounds), total.counts.iter().flat_map(|c| c.to_le_bytes()).collect());
@@ -275,7 +275,7 @@ impl RemoteEncoder {
         let formed = if cx.metric.temporality == DELTA
             && let (Some(sums), false) = (&mut self.sums, stale)
         {
-            match sums.exponential(placed.key, &view, self.now) {
+            match sums.current().exponential(placed.key, &view, self.now) {
                 Ok(total) => {
                     let scalars = total.scalars();
                     (count, sum, start) =

@@ -1,16 +1,21 @@
 //! Delivery for protocols in which the order of each series matters, as in remote write.
 //!
-//! One stateful [`ShardEncoder`] appends each batch to the open requests of its shards, one batch at a time and in
-//! the order in which they were taken. Each shard sends one request at a time and stays closed while that request is
-//! retried, so that a series, which is always on the same shard, keeps its order whatever the destination does.
+//! One stateful [`ShardEncoder`] appends each batch to the open requests of its shards, one batch at a time, those of
+//! a tenant in the order in which they were taken. What a tenant has for a shard is a *line* of its own: it sends one
+//! request at a time and stays closed while that request is retried, so that a series, which is always on the same
+//! shard, keeps its order whatever the destination does.
 //!
-//! There is no timer: a shard with nothing to send gets its open request at once, one that is busy collects more
-//! until it is free. Requests are small while the destination is quick and grow when it is slow.
+//! There is no timer: a line with nothing to send gets its open request at once, for one that is busy more is
+//! collected until it is free. Requests are small while the destination is quick and grow when it is slow.
 //!
 //! Promises, besides those of [`Delivery`](super::Delivery):
 //! * a batch's telemetry is gone from memory as soon as it is encoded; its reservation and its acknowledgement stay
 //!   until its last item is booked, on whichever shard;
-//! * what is encoded and not yet sent is bounded by `backlog`, apart from the batch that reaches it;
+//! * what is encoded and not yet sent is bounded by `backlog`, apart from the batch that reaches it and one batch of
+//!   each tenant that has nothing encoded;
+//! * a tenant that is throttled, rejected or fails closes its own lines and no others; encoding takes turns, and
+//!   nobody can fill the backlog or take all places on the wire (`lines`);
+//! * a request holds one tenant's data, or says itself whose it is ([`ShardBody::tenant`]);
 //! * a request refused for bad data is cut until the bad item stands alone: the rest is delivered, in order.
 //!
 //! Costs, a batch: an uncontended lock or two, and work for each shard. A request: a task switch, and a lock for
@@ -103,7 +108,8 @@ pub struct ShardedConfig {
     pub retry: RetryConfig,
     /// The longest one attempt may take; zero is no limit.
     pub timeout: Duration,
-    /// Bytes of encoded requests, open ones included, at which no further batch is encoded.
+    /// Bytes of encoded requests, open ones included, at which no further batch is encoded. A tenant has four times
+    /// what is free of them.
     pub backlog: usize,
     /// Attempts that may be spent on cutting one request that was refused for bad data; a cut takes two, a piece of it
     /// that is delivered gives two back.

@@ -148,7 +148,7 @@ impl<E: ShardEncoder, S: Sender<E::Body>> InFlight<E, S> {
         if let Some(seat) = &seat {
             tokio::select! {
                 biased;
-                () = closed(&core.shared) => {}
+                () = closed(&core.shared) => return self.finished = true,
                 () = seat.granted() => {}
             }
         }

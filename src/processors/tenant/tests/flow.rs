@@ -74,6 +74,17 @@ fn past_the_most_tenants_there_is_overflow() {
 }
 
 #[test]
+fn any_number_of_different_values_is_told_apart() {
+    let rig = Rig::new(json!({"from": [{"attribute": "t"}], "unresolved": "refuse", "max_tenants": 10}));
+    let names: Vec<String> = (0..6000).map(|i| format!("t{i}")).collect();
+    let records: Vec<[(&str, &str); 1]> = names.iter().map(|name| [("t", name.as_str())]).collect();
+    // Each comes twice, far apart.
+    let records: Vec<Attributes<'_>> = records.iter().chain(&records).map(|r| &r[..]).collect();
+    let got = rig.send(logs(&[], &[], &records), nobody()).tenants();
+    assert_eq!((got.len(), got["t0"], got["t9"], got["overflow"]), (11, 2, 2, 2 * 5990));
+}
+
+#[test]
 fn a_refused_request_is_refused_whole_and_charges_nobody() {
     let limits = json!({"default": {"items_per_second": 10}});
     let mut rig = Rig::new(by_resource(json!({"limits": limits})));
