@@ -16,9 +16,9 @@ config! {
         /// Where telemetry goes that no route takes. Without them it is dropped, and counted in
         /// `tidegate_dropped_items` with the reason `unrouted`.
         pub default_pipelines: Vec<String> = Vec::new(),
-        /// What becomes of a request that a route cannot judge because its bytes are not what they should be, or
-        /// because the condition fails. `ignore` and `silent`: the route does not take what it cannot judge, and
-        /// `ignore` says so in the log; `propagate`: the sender is told that its data is bad.
+        /// What becomes of telemetry that a route cannot judge because its bytes are not what they should be, or
+        /// because the condition fails. `ignore` and `silent`: the route does not take it, and `ignore` says so in
+        /// the log; `propagate`: the request is refused, and its sender told that its data is bad.
         pub error_mode: ErrorMode = ErrorMode::Ignore,
         /// The routes, in order; at least one.
         pub table: Vec<RouteConfig> = Vec::new(),
@@ -214,6 +214,14 @@ impl RouteConfig {
             }),
             Some(context) => parse(context),
         };
+        let parsed = parsed.and_then(|group| match group.context() {
+            Context::SpanEvent => Err(ParseError {
+                offset: 0,
+                message: "spans are routed with all their events, which cannot be asked".to_owned(),
+                hint: Some("ask the span, its scope or its resource".to_owned()),
+            }),
+            _ => Ok(group),
+        });
         parsed.map_err(|ParseError { offset, message, hint }| {
             let (key, text) = self.text();
             // The condition is a part of the text.

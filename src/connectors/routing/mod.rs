@@ -5,8 +5,8 @@
 //! * Every item goes to the first route that takes it, and to each `copy` route before that one; what none takes goes
 //!   to the default pipelines, or is dropped and counted. `received = forwarded + refused + dropped` at all times.
 //! * Parts share the acknowledgement: the sender hears the worst of what became of them.
-//! * Where a request cannot be taken apart because its bytes are not what they should be, it stays whole: a route
-//!   never gets what another one gets too.
+//! * What cannot be read, because its bytes are not what they should be, is taken by no route but one that takes all;
+//!   what lies beside it is.
 //!
 //! # What it costs
 //!
@@ -139,7 +139,9 @@ impl Test {
     fn new(route: &RouteConfig, signal: Signal, mode: ErrorMode, owner: &str) -> Result<Self, BuildError> {
         let parts = |edit: &dyn Fn(bool) -> Result<Edit, String>| {
             let half = |keep| edit(keep).map(|edit| Program::new(signal, vec![edit]));
-            Ok::<_, String>(Test::Parts(Box::new(Parts { fitting: half(true)?, others: half(false)? })))
+            // What cannot be read stays with the others.
+            let fitting = half(true)?.readable_only();
+            Ok::<_, String>(Test::Parts(Box::new(Parts { fitting, others: half(false)? })))
         };
         match route.test().map_err(|mistake| mistake.message)? {
             TestConfig::Tenant(names) => Ok(Test::Tenant(names.to_vec())),
@@ -157,55 +159,45 @@ impl Test {
         }
     }
 
-    /// What of a batch passes the test.
-    ///
-    /// # Errors
-    /// Why that cannot be told.
-    fn take(&self, batch: &Batch) -> Result<Taken, String> {
-        let whole = |fits| Ok(if fits { Taken::All } else { Taken::Nothing });
-        match self {
+    /// What of a batch passes the test; and what could not be judged, if anything, which does not.
+    fn take(&self, batch: &Batch) -> (Taken, Option<String>) {
+        let fits = match self {
             Test::Tenant(names) => {
-                whole(batch.tenant.as_ref().is_some_and(|t| names.iter().any(|name| name == t.name())))
+                batch.tenant.as_ref().is_some_and(|t| names.iter().any(|name| name == t.name()))
             }
-            Test::Request(condition) => whole(condition.holds(&batch.client)),
-            Test::Always => whole(true),
-            Test::Parts(parts) => parts.take(batch),
-        }
+            Test::Request(condition) => condition.holds(&batch.client),
+            Test::Always => true,
+            Test::Parts(parts) => return parts.take(batch),
+        };
+        (if fits { Taken::All } else { Taken::Nothing }, None)
     }
 }
 
 impl Parts {
-    fn take(&self, batch: &Batch) -> Result<Taken, String> {
+    fn take(&self, batch: &Batch) -> (Taken, Option<String>) {
         let mut rest = unacknowledged(batch);
         let applied = self.others.apply(&mut rest);
-        if let Some(reason) = applied.refused {
-            return Err(reason);
+        if applied.refused.is_some() {
+            return (Taken::Nothing, applied.refused);
         }
-        if rest.items == 0 && batch.items > 0 {
-            return Ok(Taken::All);
-        }
+        let unread = (applied.malformed > 0).then(|| format!("{} messages are malformed", applied.malformed));
         if applied.dropped == 0 {
-            return if applied.malformed > 0 {
-                Err(malformed(applied.malformed))
-            } else {
-                Ok(Taken::Nothing)
-            };
+            return (Taken::Nothing, unread);
+        }
+        if rest.items == 0 {
+            return (Taken::All, unread);
         }
         let mut part = unacknowledged(batch);
         let applied = self.fitting.apply(&mut part);
-        if let Some(reason) = applied.refused {
-            return Err(reason);
+        if applied.refused.is_some() {
+            return (Taken::Nothing, applied.refused);
         }
-        // What cannot be read stays in both halves.
+        // The two halves are the whole, or nothing is taken.
         if part.items + rest.items != batch.items {
-            return Err(malformed(applied.malformed));
+            return (Taken::Nothing, Some("the request cannot be taken apart".to_owned()));
         }
-        Ok(Taken::Part { part: Box::new(part), rest: Box::new(rest) })
+        (Taken::Part { part: Box::new(part), rest: Box::new(rest) }, unread)
     }
-}
-
-fn malformed(messages: usize) -> String {
-    format!("the request cannot be taken apart: {messages} messages in it are malformed")
 }
 
 /// The same telemetry, for which nobody waits.
@@ -229,17 +221,16 @@ impl Consumer for Routing {
         let mut copied: SmallVec<[&Parts; 2]> = SmallVec::new();
         let mut all_copied = false;
         for Route { test, copy, to } in &self.routes {
-            let taken = match test.take(&batch) {
-                Ok(taken) => taken,
-                Err(reason) => match self.error_mode {
+            let (taken, unjudged) = test.take(&batch);
+            if let Some(reason) = unjudged {
+                match self.error_mode {
                     ErrorMode::Propagate => return self.refuse(batch, reason),
-                    ErrorMode::Silent => continue,
+                    ErrorMode::Silent => {}
                     ErrorMode::Ignore => {
-                        tracing::warn!(connector = self.id, "a route does not take a request: {reason}");
-                        continue;
+                        tracing::warn!(connector = self.id, reason, "A route leaves what it cannot judge");
                     }
-                },
-            };
+                }
+            }
             match taken {
                 Taken::Nothing => {}
                 Taken::All if *copy => {

@@ -185,12 +185,6 @@ impl Tenancies {
         made
     }
 
-    /// How many are remembered.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.lock().tenancies.len()
-    }
-
     fn books(&self, tenant: &Tenant) -> Books {
         let (exporter, data_type) = (self.id.as_str(), self.signal.name());
         let count = |outcome| {
@@ -230,5 +224,49 @@ impl Drop for Tenancies {
                 let _ = family.remove_label_values(&[label("exporter"), label("data_type"), label("tenant")]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_are_forgotten_unless_they_are_needed_or_wait() {
+        let metrics = Metrics::new();
+        let tenancies = Tenancies::new(&metrics, "otlp", Signal::Logs, &RetryConfig::default());
+        let of = |name: &str| tenancies.of(Some(&Tenant::new(name)));
+        let kept = of("kept");
+        of("throttled").pace.hold(Duration::from_secs(60));
+        for i in 0..10_000 {
+            of(&format!("t{i}")).hold(1);
+            assert!(tenancies.lock().tenancies.len() <= FEW);
+        }
+        assert!(Arc::ptr_eq(&of("kept"), &kept));
+        assert!(!of("throttled").is_well());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        (0..FEW).for_each(|i| drop(of(&format!("u{i}"))));
+        let known = tenancies.lock();
+        assert!(!known.tenancies.contains_key(&Tenant::new("throttled")));
+        assert!(known.tenancies.contains_key(&Tenant::new("kept")));
+        drop(known);
+        assert!(Arc::ptr_eq(&tenancies.of(None), &tenancies.of(None)));
+
+        // What was counted of a tenant that was forgotten is still there; gauges go with their exporter.
+        let series = || {
+            let families = metrics.gather();
+            let of = |name: &str| {
+                families.iter().filter(|f| f.name() == name).map(|f| f.get_metric().len()).sum::<usize>()
+            };
+            [of("tidegate_exporter_tenant_queued_items"), of("tidegate_exporter_tenant_items")]
+        };
+        of("t7").settle(1, Booking::Sent);
+        let other = Tenancies::new(&metrics, "otlp/2", Signal::Logs, &RetryConfig::default());
+        other.of(Some(&Tenant::new("t7"))).hold(1);
+        assert_eq!(series(), [10_000 + FEW + 3, 1]);
+        drop(tenancies);
+        assert_eq!(series(), [1, 1]);
     }
 }

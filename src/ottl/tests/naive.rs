@@ -7,7 +7,7 @@ mod programs;
 use proptest::prelude::{ProptestConfig, prop_assert_eq, proptest};
 
 use self::language::Group;
-use self::obvious::{Stack, normalize, run_logs, run_traces, with};
+use self::obvious::{Stack, normalize_logs, normalize_traces, run_logs, run_traces, with};
 use self::programs::{contexts, group, test};
 use super::*;
 use crate::ottl::{Condition, ParseError, Statement};
@@ -20,7 +20,7 @@ fn compiled(groups: Vec<Group>, signal: Signal) -> (Vec<Group>, Rules) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn programs_on_logs(
@@ -35,10 +35,8 @@ proptest! {
         let (out, applied) = apply(Signal::Logs, vec![rules], &bytes);
         prop_assert_eq!(applied.malformed, 0);
         let mut got = ExportLogsServiceRequest::decode(&out[..]).unwrap();
-        for group in got.resource_logs.iter_mut().chain(&mut want.resource_logs) {
-            normalize(&mut group.resource);
-            group.scope_logs.iter_mut().for_each(|group| normalize(&mut group.scope));
-        }
+        normalize_logs(&mut got);
+        normalize_logs(&mut want);
         prop_assert_eq!(got, want);
     }
 
@@ -55,10 +53,8 @@ proptest! {
         let (out, applied) = apply(Signal::Traces, vec![rules], &bytes);
         prop_assert_eq!(applied.malformed, 0);
         let mut got = ExportTraceServiceRequest::decode(&out[..]).unwrap();
-        for group in got.resource_spans.iter_mut().chain(&mut want.resource_spans) {
-            normalize(&mut group.resource);
-            group.scope_spans.iter_mut().for_each(|group| normalize(&mut group.scope));
-        }
+        normalize_traces(&mut got);
+        normalize_traces(&mut want);
         prop_assert_eq!(got, want);
     }
 

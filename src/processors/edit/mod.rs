@@ -69,6 +69,8 @@ pub struct Program {
     rules: Levels,
     /// Whether any rules may drop.
     drops: bool,
+    /// Whether what cannot be read goes instead of staying as it was.
+    readable_only: bool,
     /// About how many bytes the steps add to a resource, and to an item.
     resource_growth: usize,
     item_growth: usize,
@@ -175,6 +177,7 @@ impl Program {
                 || steps.iter().any(|s| matches!(s, Step::Items { .. })),
             rules: all,
             drops,
+            readable_only: false,
             asks_scope: asks(Matcher::asks_scope),
             asks_metric: asks(Matcher::asks_metric),
             steps,
@@ -182,6 +185,13 @@ impl Program {
             resource_growth,
             item_growth,
         }
+    }
+
+    /// The same program, which drops what it cannot read: for whoever keeps that elsewhere. It is counted as malformed and
+    /// as dropped.
+    pub(crate) fn readable_only(mut self) -> Self {
+        self.readable_only = true;
+        self
     }
 
     /// Runs the program on a batch of its signal. Memory allocated for what changed is added to what the batch

@@ -48,6 +48,7 @@ fn client() -> ClientInfo {
         auth: vec![("subject".to_owned(), "me".to_owned())],
         certificate: None,
         address: Some("[::1]:4317".parse().unwrap()),
+        certificate: None,
     }
 }
 

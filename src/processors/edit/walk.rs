@@ -234,13 +234,23 @@ impl Walk<'_, '_> {
             if self.rules.refuse.is_some() {
                 return Ok(());
             }
-            if let (1, Value::Bytes(message)) = (field.number, field.value)
-                && self.resource(message, Place::new(0, &field, message)).is_err()
-            {
-                self.malformed += 1;
+            if let (1, Value::Bytes(message)) = (field.number, field.value) {
+                let at = Place::new(0, &field, message);
+                if self.resource(message, at).is_err() && !self.unreadable_stays() {
+                    self.out.replace(at.header, at.end);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Counts a message that cannot be read. Tells whether it stays.
+    #[cold]
+    fn unreadable_stays(&mut self) -> bool {
+        self.malformed += 1;
+        // How many items go with it may not be possible to tell.
+        self.recount |= self.program.readable_only;
+        !self.program.readable_only
     }
 
     /// A `ResourceSpans`, `ResourceMetrics` or `ResourceLogs`. On an error nothing in it has been changed.
@@ -332,10 +342,7 @@ impl Walk<'_, '_> {
                 (2, Value::Bytes(scope)) if runs => {
                     let place = Place::new(at.payload, &field, scope);
                     self.out.enter(FIELD_2, place.header, place.payload, place.end);
-                    let kept = self.scope(scope, place.payload).unwrap_or_else(|_| {
-                        self.malformed += 1;
-                        true
-                    });
+                    let kept = self.scope(scope, place.payload).unwrap_or_else(|_| self.unreadable_stays());
                     tally.add(kept);
                     if kept { self.out.leave() } else { self.out.abandon() }
                 }

@@ -23,6 +23,7 @@
 mod active;
 mod config;
 mod counts;
+mod find;
 mod limits;
 mod names;
 mod sources;

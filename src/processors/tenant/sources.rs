@@ -13,16 +13,17 @@ use regex::Regex;
 use smallvec::SmallVec;
 
 use super::config::{CertificateName, Otherwise, SourceConfig, level_of};
+use super::find::{Found, certificate, labels, last, scan};
 use super::names;
 use super::table::{Owner, Table};
-use crate::pdata::common::{AnyValue, Messages, ResourceGroup, ScopeGroup, pair};
+use crate::pdata::common::{AnyValue, ResourceGroup, ScopeGroup};
 use crate::pdata::fields::{log_record, resource, scope, span};
 use crate::pdata::metrics::Kind;
 use crate::pdata::partition::Assign;
-use crate::pdata::wire::{Cursor, WireError};
+use crate::pdata::wire::WireError;
 use crate::pdata::{ClientInfo, Signal};
 use crate::prometheus::identity::attributes_field;
-use crate::relabel::{self, Labels, Names, Rule};
+use crate::relabel::{self, Names, Rule};
 
 /// How many values are remembered while a request is looked at. More different ones are told apart one by one, so that
 /// a request of nothing but different values takes time and not memory.
@@ -112,9 +113,6 @@ struct Known<'a> {
     last: Option<(&'a [u8], Option<usize>)>,
     all: HashMap<&'a [u8], Option<usize>>,
 }
-
-/// Values found in one message, by source.
-type Found<'a> = SmallVec<[Option<&'a [u8]>; 8]>;
 
 impl Source {
     /// Compiles a source.
@@ -475,109 +473,5 @@ impl<'a> Assign<'a> for Resolver<'_, 'a> {
         };
         // Nothing is further down than an item.
         Ok(self.ask(self.below_scope, Level::Item, Some((item, number)))?.unwrap_or_default())
-    }
-}
-
-/// The first value of a key in the occurrences of a message.
-fn last<'a>(messages: Messages<'a>, number: u32, key: &[u8]) -> Result<Option<&'a [u8]>, WireError> {
-    let mut found: Found<'a> = SmallVec::from_elem(None, 1);
-    for message in messages {
-        scan(message?, number, &mut found, std::iter::once(Some(key)))?;
-    }
-    Ok(found.first().copied().flatten())
-}
-
-/// Looks for attributes of these keys: the first of each, as an encoded `AnyValue`.
-#[inline]
-fn scan<'a, 'k>(
-    message: &'a [u8],
-    number: u32,
-    found: &mut Found<'a>,
-    keys: impl Iterator<Item = Option<&'k [u8]>> + Clone,
-) -> Result<(), WireError> {
-    let mut fields = Cursor::new(message);
-    while let Some(field) = fields.next_field()? {
-        if field.number != number {
-            continue;
-        }
-        let message = field.value.bytes()?;
-        // What every encoder writes: the key first, no longer than 127 bytes.
-        let plain = match message {
-            [0x0a, len @ ..=0x7f, rest @ ..] => rest.get(..usize::from(*len)),
-            _ => None,
-        };
-        let key = match plain {
-            Some(key) => key,
-            None => pair(message)?.0,
-        };
-        for (place, wanted) in found.iter_mut().zip(keys.clone()) {
-            if wanted.is_some_and(|wanted| wanted == key) && place.is_none() {
-                *place = value_of(message)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The value of a `KeyValue`, as it stands there.
-fn value_of(message: &[u8]) -> Result<Option<&[u8]>, WireError> {
-    let mut value = None;
-    let mut fields = Cursor::new(message);
-    while let Some(field) = fields.next_field()? {
-        if field.number == 2 {
-            value = Some(field.value.bytes()?);
-        }
-    }
-    Ok(value)
-}
-
-fn certificate(client: &ClientInfo, name: CertificateName) -> Option<&str> {
-    let certificate = client.certificate.as_deref()?;
-    match name {
-        CertificateName::CommonName => certificate.common_name.as_deref(),
-        CertificateName::Organization => certificate.organization.as_deref(),
-        CertificateName::OrganizationalUnit => certificate.organizational_unit.as_deref(),
-        CertificateName::DnsName => certificate.dns_names.first().map(String::as_str),
-        CertificateName::Uri => certificate.uris.first().map(String::as_str),
-    }
-}
-
-/// What relabelling rules get.
-fn labels(client: &ClientInfo, group: Option<ResourceGroup<'_>>) -> Result<Labels, WireError> {
-    let mut labels = Labels::default();
-    let word = |prefix: &str, name: &str| {
-        let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
-        format!("__{prefix}_{}", plain.collect::<String>())
-    };
-    for (key, values) in &client.metadata {
-        labels.set(&word("metadata", key), values.join(";"));
-    }
-    for (key, value) in &client.auth {
-        labels.set(&word("auth", key), value.as_str());
-    }
-    for name in CertificateName::ALL {
-        labels.set(&word("certificate", name.word()), certificate(client, name).unwrap_or_default());
-    }
-    let Some(group) = group else { return Ok(labels) };
-    for attribute in group.attributes() {
-        let (key, value) = attribute?;
-        let (Ok(key), Some(value)) = (std::str::from_utf8(key), label_value(value)) else { continue };
-        let name = format!("resource.{key}");
-        // Of a key that stands twice the first counts.
-        if labels.get(&name).is_empty() {
-            labels.set(&name, value);
-        }
-    }
-    Ok(labels)
-}
-
-/// A value as a label has it; `None` for lists, maps and bytes.
-fn label_value(value: AnyValue<'_>) -> Option<String> {
-    match value {
-        AnyValue::Str(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        AnyValue::Bool(yes) => Some(yes.to_string()),
-        AnyValue::Int(number) => Some(number.to_string()),
-        AnyValue::Double(number) => Some(number.to_string()),
-        _ => None,
     }
 }

@@ -433,9 +433,50 @@ pub(super) fn with<M: Default + PartialEq + Clone>(message: &mut Option<M>, f: i
     }
 }
 
-/// An empty message is as good as none.
-pub(super) fn normalize<M: Default + PartialEq>(message: &mut Option<M>) {
+/// An empty message is as good as none, and a value that is absent as good as an empty one.
+fn normalize<M: Decoded + Default + PartialEq>(message: &mut Option<M>) {
     message.take_if(|own| *own == M::default());
+    if let Some(own) = message {
+        fill(own.attributes());
+    }
+}
+
+fn fill(attributes: &mut [KeyValue]) {
+    attributes.iter_mut().for_each(|kv| fill_value(kv.value.get_or_insert_default()));
+}
+
+fn fill_value(value: &mut AnyValue) {
+    match &mut value.value {
+        Some(Value::KvlistValue(map)) => fill(&mut map.values),
+        Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(fill_value),
+        _ => {}
+    }
+}
+
+pub(super) fn normalize_logs(request: &mut ExportLogsServiceRequest) {
+    for group in &mut request.resource_logs {
+        normalize(&mut group.resource);
+        for group in &mut group.scope_logs {
+            normalize(&mut group.scope);
+            for log in &mut group.log_records {
+                fill(&mut log.attributes);
+                log.body.iter_mut().for_each(fill_value);
+            }
+        }
+    }
+}
+
+pub(super) fn normalize_traces(request: &mut ExportTraceServiceRequest) {
+    for group in &mut request.resource_spans {
+        normalize(&mut group.resource);
+        for group in &mut group.scope_spans {
+            normalize(&mut group.scope);
+            for span in &mut group.spans {
+                fill(&mut span.attributes);
+                span.events.iter_mut().for_each(|event| fill(&mut event.attributes));
+            }
+        }
+    }
 }
 
 pub(super) fn run_logs(groups: &[Group], request: &mut ExportLogsServiceRequest) {

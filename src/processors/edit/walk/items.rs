@@ -15,10 +15,7 @@ impl Walk<'_, '_> {
     /// A `Metric`. Tells whether it stays.
     pub(super) fn metric_child(&mut self, metric: &[u8], place: Place) -> bool {
         self.out.enter(FIELD_2, place.header, place.payload, place.end);
-        let kept = self.metric(metric, place.payload).unwrap_or_else(|_| {
-            self.malformed += 1;
-            true
-        });
+        let kept = self.metric(metric, place.payload).unwrap_or_else(|_| self.unreadable_stays());
         if kept {
             self.out.leave()
         } else {
@@ -119,7 +116,12 @@ impl Walk<'_, '_> {
                 self.out.replace(at.header, at.end);
                 return false;
             }
-            Err(_) => self.malformed += 1,
+            Err(_) => {
+                if !self.unreadable_stays() {
+                    self.out.replace(at.header, at.end);
+                    return false;
+                }
+            }
         }
         true
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::metrics::v1::{Gauge, Histogram, HistogramDataPoint, Sum};
 
 use super::rig::*;
-use super::*;
+
 use crate::exporters::delivery::sharded::{Report, ShardEncoder};
 use crate::pdata::{Batch, Tenant};
 use crate::prometheus::delta::Limits;
