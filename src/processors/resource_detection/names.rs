@@ -47,7 +47,7 @@ pub(super) fn find(source: HostnameSource, own: Option<&str>, names: &dyn Names)
         HostnameSource::Os => None,
         HostnameSource::Cname => canonical,
         HostnameSource::Lookup => reverse.next(),
-        HostnameSource::Dns => canonical.filter(is_full).or_else(|| reverse.find(is_full)),
+        HostnameSource::Dns => canonical.filter(|n| is_full(n)).or_else(|| reverse.find(|n| is_full(n))),
     }
 }
 
@@ -58,6 +58,6 @@ fn trimmed(name: String) -> Option<String> {
 }
 
 /// Whether a name says where in the world its host is; every host is called `localhost` by itself.
-fn is_full(name: &String) -> bool {
+fn is_full(name: &str) -> bool {
     name.contains('.') && !name.starts_with("localhost.")
 }
