@@ -94,8 +94,14 @@ fn request(tenant: &str, first: u64, items: u64) -> Vec<u8> {
     };
     let service: &dyn ToValue = &"shop";
     let resource_spans = vec![ResourceSpans {
-        resource: Some(Resource { attributes: attributes(&[("service.name", service)]), ..Default::default() }),
-        scope_spans: vec![ScopeSpans { spans: (first..first + items).map(span).collect(), ..Default::default() }],
+        resource: Some(Resource {
+            attributes: attributes(&[("service.name", service)]),
+            ..Default::default()
+        }),
+        scope_spans: vec![ScopeSpans {
+            spans: (first..first + items).map(span).collect(),
+            ..Default::default()
+        }],
         ..Default::default()
     }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
@@ -147,8 +153,7 @@ async fn the_others_notice_nothing() {
     let seconds = from_env("TIDEGATE_ISOLATION_SECONDS", 5);
     let phase = Duration::from_secs(seconds);
     let sink = Sink::start().await;
-    let mut agent =
-        Agent::builder(env!("CARGO_BIN_EXE_tidegate"), AGENT).mark("TO", sink.address).start();
+    let mut agent = Agent::builder(env!("CARGO_BIN_EXE_tidegate"), AGENT).mark("TO", sink.address).start();
     let numbers = Arc::new(AtomicU64::new(1));
     let (factor, stop) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..4).map(|_| Arc::new(Client::new(Target::Grpc(agent.grpc)))).collect();
@@ -179,10 +184,7 @@ async fn the_others_notice_nothing() {
     })
     .await;
     let metric = |name: &str, labels: &str| agent.metric(name, labels);
-    let refused_metric = metric(
-        "tidegate_tenant_items",
-        &format!("tenant=\"{}\"", name(NOISY)),
-    );
+    let refused_metric = metric("tidegate_tenant_items", &format!("tenant=\"{}\"", name(NOISY)));
     assert!(refused_metric > 0.0, "the agent counts by tenant");
     let status = tokio::task::block_in_place(|| agent.terminate(Duration::from_secs(30)));
     assert!(status.success(), "{status}; its log:\n{}", agent.log());
@@ -195,11 +197,16 @@ async fn the_others_notice_nothing() {
             NOISY => {
                 assert!(told.refused_items > 0, "twenty times the limit is refused");
                 let of = format!("{:?}", told.refused);
-                assert_eq!(told.hints * SPANS, told.refused_items, "each refusal says when to come back: {of}");
+                assert_eq!(
+                    told.hints * SPANS,
+                    told.refused_items,
+                    "each refusal says when to come back: {of}"
+                );
                 // The limit holds: what was let in is one second's worth at first, and the rate after that. Half of the
                 // limit is used in the first phase.
                 let let_in = told.acknowledged.len() as f64;
-                let allowed = 100.0 * seconds as f64 + 200.0 * (ended.duration_since(disturbed).unwrap().as_secs_f64() + 1.0);
+                let allowed = 100.0 * seconds as f64
+                    + 200.0 * (ended.duration_since(disturbed).unwrap().as_secs_f64() + 1.0);
                 assert!(let_in <= allowed * 1.02 + 2.0 * SPANS as f64, "{let_in} of {allowed} allowed");
             }
             BAD => assert!(arrived.refused > 0 && told.refused.is_empty(), "{:?}", told.refused),

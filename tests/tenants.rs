@@ -83,7 +83,9 @@ fn only_own_series(headers: &http::HeaderMap, request: &prometheus::Decoded) -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_item_is_under_its_tenant() {
     let traces = Sink::capturing().await;
-    let metrics = Receiver::start(prometheus::Options { also: Some(Arc::new(only_own_series)), ..Default::default() }).await;
+    let metrics =
+        Receiver::start(prometheus::Options { also: Some(Arc::new(only_own_series)), ..Default::default() })
+            .await;
     let logs = Loki::start(loki::Options { auth: true, ..Default::default() }).await;
     let mut agent = Agent::builder(env!("CARGO_BIN_EXE_tidegate"), AGENT)
         .mark("TRACES", traces.grpc)

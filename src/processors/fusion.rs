@@ -107,10 +107,7 @@ fn one_walk_is_many<R: Request + Plain + std::fmt::Debug>(
     Ok(())
 }
 
-fn arb_wire<R: Message>(
-    signal: Signal,
-    typed: impl Strategy<Value = R>,
-) -> impl Strategy<Value = Vec<u8>> {
+fn arb_wire<R: Message>(signal: Signal, typed: impl Strategy<Value = R>) -> impl Strategy<Value = Vec<u8>> {
     (typed, any::<u64>(), any::<bool>()).prop_map(move |(request, seed, plain)| {
         let bytes = request.encode_to_vec();
         if plain { bytes } else { scramble(signal, &bytes, seed) }
