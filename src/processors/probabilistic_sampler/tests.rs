@@ -643,7 +643,7 @@ proptest! {
         for signal in [Signal::Traces, Signal::Logs] {
             let mut batch = batch(signal, bytes.clone(), 0);
             let applied = program(signal, &[&config], &cx).apply(&mut batch);
-            prop_assert!(applied.changed || batch.rope.to_bytes() == Bytes::from(bytes.clone()));
+            prop_assert!(applied.changed || batch.rope.to_bytes() == bytes);
         }
     }
 }

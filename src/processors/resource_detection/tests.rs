@@ -404,6 +404,7 @@ impl names::Names for Stuck {
 }
 
 #[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "that it is held is the test")]
 async fn a_detector_that_hangs_is_given_up() {
     let dir = machine();
     let lock = Arc::new(Mutex::new(()));
@@ -416,7 +417,6 @@ async fn a_detector_that_hangs_is_given_up() {
         ..Default::default()
     };
     let strict = detection(&config, place);
-    #[allow(clippy::await_holding_lock, reason = "that it is held is the test")]
     let why = strict.start(&run_context(&build_context())).await.unwrap_err().to_string();
     assert_eq!(why, "the detector \"system\" has not answered within 20ms");
     drop(held);
