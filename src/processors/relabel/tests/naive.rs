@@ -122,12 +122,16 @@ impl Naive {
             for pair in &node.attrs {
                 before.insert(pair.key.clone(), text(&node.attrs, &pair.key).unwrap());
             }
+            let regex = regex::Regex::new(&format!("^(?s:{})$", rule.regex)).unwrap();
             for (key, value) in before {
+                // A name that is mapped to itself is set to what it was, whatever came before it in the order.
                 let name = format!("{prefix}{key}");
-                let mut labels = Labels::from_iter([(&*name, &*value)]);
-                run(rule, &mut labels);
-                let Some((made, _)) = labels.iter().find(|(made, _)| *made != name) else { continue };
-                set_named(node, made, &value);
+                let Some(groups) = regex.captures(&name) else { continue };
+                let mut made = String::new();
+                groups.expand(&rule.replacement, &mut made);
+                if !made.is_empty() && !value.is_empty() {
+                    set_named(node, &made, &value);
+                }
             }
             return true;
         }
