@@ -44,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(applied.changed || out == input.request);
     if let Ok(items) = count(signal, input.request) {
         assert_eq!(count(signal, &out), Ok(items));
-        assert_eq!(run(program, signal, input.rope()), (out.clone(), applied));
+        assert_eq!(run(program, signal, input.rope()), (out.clone(), applied.clone()));
     }
     if let Ok(items) = check(signal, input.request) {
         assert_eq!(applied.malformed, 0);
