@@ -39,7 +39,6 @@ use smallvec::SmallVec;
 
 pub use action::{Action, ActionKind, ConvertedType};
 pub(crate) use action::{Op, regex_error};
-#[allow(unused_imports, reason = "the names that rules are written with")]
 pub(crate) use rewrite::{Facts, Fate, Kind, Level, Levels, Message, Rewrite, StepCx};
 pub(crate) use value::{Scalar, put_any, text as value_text};
 
