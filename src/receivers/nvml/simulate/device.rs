@@ -235,8 +235,8 @@ impl Device {
         }
     }
 
-    /// XIDs that there are since the last call.
-    pub fn new_xids(&mut self, at: Duration, schedule: &Schedule) -> Option<u64> {
+    /// The XID that came since the last call.
+    pub fn new_xid(&mut self, at: Duration, schedule: &Schedule) -> Option<u64> {
         let fault = schedule.fault(self.identity.index, at);
         let news = fault != self.told;
         self.told = fault;

@@ -74,11 +74,11 @@ impl Source for Simulated {
         let (schedule, groups) = (self.schedule.clone(), self.groups);
         let device = self.device(index)?;
         device.advance(at, &schedule);
-        let xids = device.new_xids(at, &schedule);
+        let xid = device.new_xid(at, &schedule);
         let report = device.report(groups);
         let uuid = device.identity.uuid.clone();
         if groups.has(super::model::Group::Events) {
-            for code in xids {
+            if let Some(code) = xid {
                 let event = Event {
                     uuid: uuid.clone(),
                     kind: EventKind::Xid(code),

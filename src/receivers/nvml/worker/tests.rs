@@ -115,10 +115,14 @@ async fn a_device_that_hangs_is_left_alone_until_it_comes_back() {
         tokio::task::yield_now().await;
     }
     assert!(rig.worker.stuck.is_empty());
+    let shared = rig.log.clone();
     let log = stop(rig).await;
     assert_eq!(log.iter().filter(|line| *line == "open without [1]").count(), 1, "{log:?}");
-    let opened = log.iter().filter(|line| line.starts_with("open")).count();
-    assert_eq!(opened, log.iter().filter(|line| *line == "close").count(), "{log:?}");
+    let count = |word: &str| shared.lock().unwrap().iter().filter(|line| line.starts_with(word)).count();
+    // Threads that were given up close in their own time.
+    while count("close") < count("open") {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -138,7 +142,9 @@ async fn a_thread_that_dies_is_replaced() {
     let mut rig = rig(vec![Does::Panics]);
     let collected = rig.worker.collect(true).await;
     assert_eq!(collected.closed.unwrap().reason, Reason::Other);
-    assert_eq!(rig.worker.supervisor.panicked(), 1);
+    while rig.worker.supervisor.panicked() == 0 {
+        tokio::task::yield_now().await;
+    }
     rig.plan.lock().unwrap()[0] = Does::Reads;
     assert_eq!(rig.worker.collect(true).await.reports.len(), 1);
 }
