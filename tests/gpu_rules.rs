@@ -1,5 +1,6 @@
-//! The alerts and recording rules in `deploy/prometheus`: promtool finds no fault in them, every one of them is shown
-//! to do what it should by the tests beside them, and every metric they ask for is one that the receiver gives.
+//! The alerts and recording rules in `deploy/prometheus` and the dashboard in `deploy/grafana`: promtool finds no fault
+//! in the rules, every one of them is shown to do what it should by the tests beside them, and every metric that rules
+//! and dashboard ask for is one that the receiver gives.
 //!
 //! promtool is the one in `PATH`, or what `prometheus/install` fetches.
 
@@ -11,8 +12,13 @@
     reason = "test code"
 )]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use regex::Regex;
+use serde_json::Value;
+use tidegate::receivers::nvml::catalogue::{DEVICES, LEGACY, Metric, NODE, Shape};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -89,8 +95,11 @@ fn every_rule_has_a_test_and_every_alert_says_what_to_do() {
         let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         tests.match_indices(name).any(|(at, _)| ends(&tests[at + name.len()..]))
     };
-    let untested: Vec<String> =
-        [names("alert", &rules), names("record", &rules)].concat().into_iter().filter(|name| !named(name)).collect();
+    let untested: Vec<String> = [names("alert", &rules), names("record", &rules)]
+        .concat()
+        .into_iter()
+        .filter(|name| !named(name))
+        .collect();
     assert!(untested.is_empty(), "without a test: {untested:?}");
     let alerts = rules.split("- alert: ").skip(1);
     for alert in alerts {
@@ -98,5 +107,135 @@ fn every_rule_has_a_test_and_every_alert_says_what_to_do() {
         for key in ["severity: ", "summary: ", "description: ", "runbook: "] {
             assert!(alert.contains(key), "{name} has no {key}");
         }
+    }
+}
+
+/// What the metric is called in Prometheus, by the rules of the specification.
+fn prometheus_name(metric: &Metric) -> String {
+    let mut name = metric.name.replace('.', "_");
+    let word = match metric.unit {
+        "By" => "bytes",
+        "By/s" => "bytes_per_second",
+        "Cel" => "celsius",
+        "Hz" => "hertz",
+        "J" => "joules",
+        "W" => "watts",
+        "s" => "seconds",
+        "%" => "percent",
+        "1" if metric.shape == Shape::Gauge => "ratio",
+        "rpm" => "rpm",
+        unit => {
+            assert!(unit.is_empty() || unit == "1" || unit.starts_with('{'), "{unit} of {name} is new here");
+            ""
+        }
+    };
+    if !word.is_empty() && !name.split('_').any(|part| part == word) {
+        name = format!("{name}_{word}");
+    }
+    if metric.shape == Shape::Counter { format!("{name}_total") } else { name }
+}
+
+/// The expressions of rules: what stands behind `expr:`, up to the next key.
+fn expressions_of_rules(text: &str) -> Vec<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(first) = line.trim_start().strip_prefix("expr: ") else { continue };
+        let more = lines[at + 1..].iter().take_while(|next| indent(next) > indent(line));
+        let more: Vec<&str> = more.map(|next| next.trim()).collect();
+        found.push(format!("{} {}", first.trim_start_matches(">-"), more.join(" ")));
+    }
+    found
+}
+
+fn dashboard() -> Value {
+    let text = std::fs::read_to_string(repository().join("deploy/grafana/gpu-dashboard.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The expressions of the dashboard's panels and variables.
+fn expressions_of_dashboard(dashboard: &Value) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+    let asked = variables.filter_map(|variable| variable["definition"].as_str());
+    targets.map(|target| target["expr"].as_str().unwrap()).chain(asked).map(str::to_owned).collect()
+}
+
+/// The metrics that an expression names.
+fn metrics_in(expression: &str) -> BTreeSet<String> {
+    let aside = [
+        r#""[^"]*""#,
+        r"\{[^}]*\}",
+        r"\b(by|on|without|ignoring|group_left|group_right) *\([^)]*\)",
+        r", *\w+\)$",
+    ];
+    let plain = aside.iter().fold(expression.to_owned(), |text, pattern| {
+        Regex::new(pattern).unwrap().replace_all(&text, " ").into_owned()
+    });
+    let name = Regex::new(r"\b(hw|nvidia|gpu)[_:][a-z0-9_:]+").unwrap();
+    name.find_iter(&plain).map(|found| found.as_str().to_owned()).collect()
+}
+
+#[test]
+fn rules_and_dashboard_ask_for_metrics_that_there_are() {
+    let rules = text_of(&yaml_files("deploy/prometheus"));
+    let mut known: BTreeSet<String> = DEVICES.iter().chain(NODE).chain(LEGACY).map(prometheus_name).collect();
+    known.extend(names("record", &rules));
+    let expressions = [expressions_of_rules(&rules), expressions_of_dashboard(&dashboard())].concat();
+    assert!(expressions.len() > 80, "only {} expressions were found", expressions.len());
+    for expression in expressions {
+        let metrics = metrics_in(&expression);
+        assert!(!metrics.is_empty() || expression.contains("ALERTS"), "no metric in {expression}");
+        let unknown: Vec<&String> = metrics.difference(&known).collect();
+        assert!(unknown.is_empty(), "the receiver gives no {unknown:?}, asked for by {expression}");
+    }
+}
+
+#[test]
+fn the_dashboard_is_sound() {
+    let dashboard = dashboard();
+    assert_eq!(dashboard["uid"], "tidegate-gpu");
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
+    let variables: Vec<&str> = dashboard["templating"]["list"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(variables, ["datasource", "node", "gpu", "tenant"]);
+    let known = Regex::new(r"\$(\{datasource\}|node|gpu|tenant|__rate_interval)").unwrap();
+
+    let (mut ids, mut titles, mut cells) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title} has the id of another panel");
+        assert!(titles.insert(title), "two panels are called {title}");
+        let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        assert!(place("x") + place("w") <= 24, "{title} is wider than the page");
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(cells.insert((x, y)), "{title} covers another panel");
+            }
+        }
+        if panel["type"] == "row" {
+            continue;
+        }
+        assert!(
+            panel["description"].as_str().is_some_and(|text| text.len() > 20),
+            "{title} is not described"
+        );
+        let mut refs = BTreeSet::new();
+        for target in panel["targets"].as_array().unwrap() {
+            assert!(refs.insert(target["refId"].as_str().unwrap()), "{title}: two queries of one name");
+            for source in [&panel["datasource"], &target["datasource"]] {
+                assert_eq!(source["uid"], "${datasource}", "{title}");
+            }
+            let expression = target["expr"].as_str().unwrap();
+            let rest = known.replace_all(expression, "");
+            assert!(!rest.contains('$'), "{title}: an unknown variable in {expression}");
+        }
+        assert!(!refs.is_empty(), "{title} asks nothing");
     }
 }
