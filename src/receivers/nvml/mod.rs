@@ -1,0 +1,8 @@
+//! The `nvml` receiver: the node's NVIDIA GPUs, and who pays for them.
+
+pub mod catalogue;
+pub mod config;
+pub mod holders;
+pub mod model;
+
+pub use config::NvmlConfig;
