@@ -4,5 +4,8 @@ pub mod catalogue;
 pub mod config;
 pub mod holders;
 pub mod model;
+pub mod outbox;
+pub mod simulate;
+pub mod worker;
 
 pub use config::NvmlConfig;
