@@ -3,5 +3,6 @@
 pub mod config;
 pub mod holders;
 pub mod model;
+pub mod pods;
 
 pub use config::NvmlConfig;
