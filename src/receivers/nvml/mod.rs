@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod holders;
+pub mod library;
 pub mod model;
 
 pub use config::NvmlConfig;
