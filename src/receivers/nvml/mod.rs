@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod catalogue;
 pub mod config;
 pub mod holders;
+pub mod library;
 pub mod model;
 pub mod outbox;
 pub mod pods;
