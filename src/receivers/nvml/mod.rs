@@ -27,6 +27,7 @@ mod emit;
 mod events;
 mod health;
 pub mod holders;
+pub mod library;
 pub mod model;
 mod outbox;
 pub mod pods;
