@@ -94,13 +94,15 @@ fn devices(classes: &[Reading], code: u32) -> Vec<Device> {
 
 /// The readings that each device has, by the place of the device and of the reading.
 fn there(export: &Export, classes: &[Reading], uuids: &[String]) -> Vec<Vec<bool>> {
-    let has = |reading: &Reading, uuid: &str| reading.wants.iter().any(|want| find(export, want, uuid).is_some());
+    let has =
+        |reading: &Reading, uuid: &str| reading.wants.iter().any(|want| find(export, want, uuid).is_some());
     uuids.iter().map(|uuid| classes.iter().map(|reading| has(reading, uuid)).collect()).collect()
 }
 
 /// Whether profiling, which needs two samples, is there wherever it can be.
 fn profiled(export: &Export, devices: usize) -> bool {
-    export.all("nvidia.gpu.sm.activity", "").iter().filter(|point| point.value.is_some()).count() + 1 >= devices
+    export.all("nvidia.gpu.sm.activity", "").iter().filter(|point| point.value.is_some()).count() + 1
+        >= devices
 }
 
 fn errors(export: &Export) -> f64 {
@@ -245,7 +247,10 @@ async fn lost_and_reset_required_drop_the_device_alone() {
         // A profiling metric alone is no device.
         let lost = classes.len() as f64 - 1.0;
         let is = |export: &Export| {
-            export.all("nvidia.gpu.device.count", "state=lost").first().is_some_and(|point| point.value >= Some(lost))
+            export
+                .all("nvidia.gpu.device.count", "state=lost")
+                .first()
+                .is_some_and(|point| point.value >= Some(lost))
         };
         let export = rig.until("the lost are counted", is).await;
         let mut wrong = Vec::new();

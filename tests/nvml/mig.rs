@@ -40,7 +40,9 @@ async fn the_info_series_of_an_instance_says_what_it_is() {
     let export = rig.next().await;
     let gpu = rig.nvml.scenario().devices[0].uuid.clone();
     assert_eq!(export.all("nvidia.gpu.mig.info", "").len(), 4, "empty slots are nothing");
-    for (slot, profile, gi, ci) in [(0, "3g.20gb", 1, 0), (2, "3g.20gb", 2, 0), (3, "1c.1g.5gb", 9, 0), (4, "1c.1g.5gb", 9, 1)] {
+    for (slot, profile, gi, ci) in
+        [(0, "3g.20gb", 1, 0), (2, "3g.20gb", 2, 0), (3, "1c.1g.5gb", 9, 0), (4, "1c.1g.5gb", 9, 1)]
+    {
         let info = export.one("nvidia.gpu.mig.info", &format!("hw.id={}", uuid(&rig, slot)));
         assert_eq!((info.value, info.shape), (Some(1.0), Shape::UpDown));
         let of = |key: &str| info.attributes.get(key).map(String::as_str);

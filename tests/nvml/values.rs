@@ -30,11 +30,21 @@ fn nothing_that_is_not_available_is_exported() {
         ("field/82", json!(201), "hw.temperature", "hw.sensor_location=memory"),
         ("field/82", json!({"type": 0, "bits": 55}), "hw.temperature", "hw.sensor_location=memory"),
         ("field/82", json!({"type": 1, "bits": U32}), "hw.temperature", "hw.sensor_location=memory"),
-        ("nvmlDeviceGetTemperatureThreshold/1", json!(U32), "hw.temperature.limit", "hw.limit_type=high.degraded"),
+        (
+            "nvmlDeviceGetTemperatureThreshold/1",
+            json!(U32),
+            "hw.temperature.limit",
+            "hw.limit_type=high.degraded",
+        ),
         ("nvmlDeviceGetMarginTemperature", json!(-1_000_000), "nvidia.gpu.temperature.margin", ""),
         ("nvmlDeviceGetPowerUsage", json!(U32), "hw.power", ""),
         ("nvmlDeviceGetTotalEnergyConsumption", json!(U64), "hw.energy", ""),
-        ("nvmlDeviceGetEnforcedPowerLimit", json!(U32), "nvidia.gpu.power.limit", "nvidia.gpu.power.limit.type=enforced"),
+        (
+            "nvmlDeviceGetEnforcedPowerLimit",
+            json!(U32),
+            "nvidia.gpu.power.limit",
+            "nvidia.gpu.power.limit.type=enforced",
+        ),
         ("nvmlDeviceGetClockInfo/1", json!(U32), "nvidia.gpu.clock.frequency", "nvidia.gpu.clock=sm"),
         ("nvmlDeviceGetPerformanceState", json!(32), "nvidia.gpu.performance_state", ""),
         ("nvmlDeviceGetPerformanceState", json!(99), "nvidia.gpu.performance_state", ""),
@@ -48,8 +58,18 @@ fn nothing_that_is_not_available_is_exported() {
         ("field/230", json!(U32), "nvidia.gpu.recovery_action", ""),
         ("field/74", json!(U64), "nvidia.gpu.clock.throttle.duration", "nvidia.gpu.throttle.reason=power"),
         ("nvmlDeviceGetTotalEccErrors/0/0", json!(U64), "hw.errors", "error.type=corrected"),
-        ("nvmlDeviceGetMemoryErrorCounter/0/0/2", json!(U64), "nvidia.gpu.ecc.location_errors", "nvidia.gpu.memory.location=device;error.type=corrected"),
-        ("nvmlDeviceGetNvLinkErrorCounter/0/0", json!(U64), "nvidia.gpu.nvlink.link_errors", "nvidia.gpu.nvlink.link=0;error.type=replay"),
+        (
+            "nvmlDeviceGetMemoryErrorCounter/0/0/2",
+            json!(U64),
+            "nvidia.gpu.ecc.location_errors",
+            "nvidia.gpu.memory.location=device;error.type=corrected",
+        ),
+        (
+            "nvmlDeviceGetNvLinkErrorCounter/0/0",
+            json!(U64),
+            "nvidia.gpu.nvlink.link_errors",
+            "nvidia.gpu.nvlink.link=0;error.type=replay",
+        ),
         ("nvmlDeviceGetComputeMode", json!(77), "nvidia.gpu.compute_mode", ""),
     ];
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -57,7 +77,8 @@ fn nothing_that_is_not_available_is_exported() {
         let with = |(at, (key, value, ..)): (usize, &(&str, Value, &str, &str))| -> Device {
             let mut device = device(at, &readings);
             // Nothing else tells the same.
-            for other in readings.iter().filter(|reading| reading.keys().contains(key)).flat_map(|r| r.keys()) {
+            for other in readings.iter().filter(|reading| reading.keys().contains(key)).flat_map(|r| r.keys())
+            {
                 device.values.remove(other);
             }
             device.set(key, value.clone());
@@ -70,7 +91,8 @@ fn nothing_that_is_not_available_is_exported() {
         let export = rig.next().await;
         let mut wrong = Vec::new();
         for ((key, value, metric, with), uuid) in cases.iter().zip(&uuids) {
-            let of = |point: &&crate::kit::Point| point.attributes.values().any(|v| v.starts_with(uuid.as_str()));
+            let of =
+                |point: &&crate::kit::Point| point.attributes.values().any(|v| v.starts_with(uuid.as_str()));
             let found: Vec<_> = export.all(metric, with).into_iter().filter(of).collect();
             // One fan has a speed.
             let most = usize::from(*metric == "hw.fan.speed_ratio");
@@ -128,7 +150,11 @@ async fn the_state_of_a_device_follows_its_readings() {
         for name in ["ok", "degraded", "failed", "predicted_failure"] {
             let point = export.one("hw.status", &format!("hw.id={uuid};hw.state={name};hw.type=gpu"));
             let want = f64::from(u8::from(name == state));
-            assert_eq!((point.value, point.shape, point.unit.as_str()), (Some(want), Shape::UpDown, "1"), "{uuid}");
+            assert_eq!(
+                (point.value, point.shape, point.unit.as_str()),
+                (Some(want), Shape::UpDown, "1"),
+                "{uuid}"
+            );
         }
     }
     rig.stop().await;
@@ -155,15 +181,20 @@ async fn a_counter_that_turns_back_begins_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_driver_tells_what_it_can() {
-    let rig = Rig::start(profile::old_driver(1), "legacy_names: true, groups: {process: {enabled: true}}").await;
+    let rig =
+        Rig::start(profile::old_driver(1), "legacy_names: true, groups: {process: {enabled: true}}").await;
     let export = rig.next().await;
     assert_eq!(export.value("hw.gpu.memory.limit", ""), 34_359_738_368.0);
     assert_eq!(export.value("hw.gpu.memory.usage", ""), 2_147_483_648.0);
     assert_eq!(export.value("gpu_memory_used_bytes", ""), 2_147_483_648.0);
-    for absent in ["nvidia.gpu.memory.reserved", "gpu_memory_reserved_bytes", "nvidia.gpu.process.memory.usage"] {
+    for absent in
+        ["nvidia.gpu.memory.reserved", "gpu_memory_reserved_bytes", "nvidia.gpu.process.memory.usage"]
+    {
         assert!(!export.has(absent, ""), "{absent}");
     }
-    assert!(!export.has("nvidia.gpu.clock.throttle.duration", "nvidia.gpu.throttle.reason=sw_thermal_slowdown"));
+    assert!(
+        !export.has("nvidia.gpu.clock.throttle.duration", "nvidia.gpu.throttle.reason=sw_thermal_slowdown")
+    );
     assert_eq!(export.value("nvidia.gpu.retired_pages", "nvidia.gpu.retirement.cause=single_bit"), 2.0);
     assert_eq!(export.value("nvidia.gpu.retired_pages", "nvidia.gpu.retirement.cause=double_bit"), 1.0);
     assert!(export.all("nvidia.gpu.read.errors", "").is_empty());
@@ -173,7 +204,9 @@ async fn an_old_driver_tells_what_it_can() {
 /// Three numberings of the same fields.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fields_of_event_reasons_are_those_of_the_driver() {
-    for (driver, ids) in [("570.124.06", None), ("575.57.08", Some(251)), ("580.95.05", Some(269)), ("590.44", Some(269))] {
+    for (driver, ids) in
+        [("570.124.06", None), ("575.57.08", Some(251)), ("580.95.05", Some(269)), ("590.44", Some(269))]
+    {
         let mut gpu = device(0, &[]);
         // What lies under these numbers in other drivers.
         for id in 251..=273 {
@@ -190,7 +223,8 @@ async fn the_fields_of_event_reasons_are_those_of_the_driver() {
         let export = rig.next().await;
         let reasons = ["sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake"];
         for (at, reason) in reasons.into_iter().enumerate() {
-            let found = export.all("nvidia.gpu.clock.throttle.duration", &format!("nvidia.gpu.throttle.reason={reason}"));
+            let found = export
+                .all("nvidia.gpu.clock.throttle.duration", &format!("nvidia.gpu.throttle.reason={reason}"));
             let values: Vec<f64> = found.iter().filter_map(|point| point.value).collect();
             let want: Vec<f64> = ids.map(|_| (at + 1) as f64).into_iter().collect();
             assert_eq!(values, want, "{reason} with driver {driver}");
