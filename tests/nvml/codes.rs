@@ -191,7 +191,9 @@ async fn an_invalid_field_is_one_that_is_not_supported() {
     let mut devices = devices(&classes, 0);
     for (device, reading) in devices.iter_mut().zip(&classes) {
         let fields = reading.keys().into_iter().filter(|key| key.starts_with("field/"));
-        fields.for_each(|key| drop(device.fail(key, 2)));
+        fields.for_each(|key| {
+            device.fail(key, 2);
+        });
     }
     let uuids: Vec<String> = devices.iter().map(|device| device.uuid.clone()).collect();
     let rig = Rig::start(scenario(devices), SETTINGS).await;
@@ -301,7 +303,9 @@ async fn codes_of_the_life_cycle_end_the_generation_whatever_call_they_come_from
         }
         for (key, rig) in &rigs {
             rig.next().await;
-            rig.nvml.edit(|s| drop(s.gpu(0).fault(key, Fault::code(code).times(1))));
+            rig.nvml.edit(|s| {
+                s.gpu(0).fault(key, Fault::code(code).times(1));
+            });
         }
         for (key, rig) in rigs {
             let generation = |export: &Export| export.value("nvidia.gpu.nvml.generation", "") >= 2.0;
