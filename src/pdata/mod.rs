@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod partition;
 pub mod rope;
 pub mod split;
+pub mod template;
 mod tenant;
 #[cfg(test)]
 pub mod testgen;

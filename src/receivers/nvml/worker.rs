@@ -1,0 +1,549 @@
+//! The thread that reads GPUs, and the deadline it cannot keep by itself.
+//!
+//! Calls into the driver have no time limit: one into a sick device may never come back. They are made on a thread that
+//! says before each device which one it enters. Whoever waits for it gives it so long for each; when it does not come
+//! out in time the thread is given up, its device is left alone, and another thread goes on with the others. A thread
+//! that was given up touches nothing more when its call comes back; then its device is tried again. Only so many
+//! threads may be stuck; with more than that nothing is read until one comes back.
+//!
+//! Commands and messages go through bounded channels. One command is answered by one [`Message::Done`], or by the
+//! channel's end when the thread has died.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use tokio::sync::Notify;
+
+use super::model::{
+    Closed, Event, EventSink, Factory, Glance, Inventory, Reading, Reason, Report, Sample, Source, State,
+    Value, get,
+};
+use crate::pipeline::runtime::Supervisor;
+
+/// How many threads may be stuck in the driver at a time.
+const MOST_STUCK: usize = 8;
+/// How many messages wait for their reader; a thread that is ahead of it by more waits.
+const MESSAGES: usize = 64;
+/// How many events wait.
+const EVENTS: usize = 1024;
+/// How long opening the library may take for each device: without the persistence daemon it initialises them.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// What came of one collection.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The devices that were read, or are known to be lost or hung, by number.
+    pub reports: Vec<Report>,
+    /// What there is, if the library was opened in this collection.
+    pub opened: Option<Inventory>,
+    /// Why nothing can be read, if that is so.
+    pub closed: Option<Closed>,
+}
+
+/// Reads GPUs on threads of its own.
+pub struct Worker {
+    factory: Factory,
+    supervisor: Supervisor,
+    timeout: Duration,
+    thread: Option<Thread>,
+    stuck: Vec<Stuck>,
+    inventory: Option<Inventory>,
+    events: (Sender<Event>, Receiver<Event>),
+    wake_events: Arc<Notify>,
+}
+
+/// A thread that answers.
+struct Thread {
+    commands: Sender<Command>,
+    messages: Receiver<Message>,
+    wake: Arc<Notify>,
+    given_up: Arc<AtomicBool>,
+    sink: EventSink,
+    /// The device it has entered.
+    inside: Arc<Inside>,
+}
+
+/// The device that a thread is in.
+struct Inside(AtomicU32);
+
+impl Inside {
+    const NOWHERE: u32 = u32::MAX;
+
+    fn set(&self, device: Option<u32>) {
+        self.0.store(device.unwrap_or(Self::NOWHERE), Ordering::Release);
+    }
+
+    fn get(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Acquire)).filter(|&device| device != Self::NOWHERE)
+    }
+}
+
+/// A thread that does not.
+struct Stuck {
+    device: Option<u32>,
+    messages: Receiver<Message>,
+}
+
+enum Command {
+    /// Reads all devices; opens the library first if it is not and that is wanted.
+    Collect { open: bool },
+    /// Reads what changes fastest.
+    Glance,
+}
+
+enum Message {
+    /// Another device: time begins anew.
+    Entering,
+    Opened(Inventory),
+    Closed(Closed),
+    Device(Box<Report>),
+    Done,
+}
+
+impl Worker {
+    /// A worker that has no thread yet. `timeout` is what one device may take.
+    pub fn new(factory: Factory, supervisor: Supervisor, timeout: Duration) -> Self {
+        Worker {
+            factory,
+            supervisor,
+            timeout,
+            thread: None,
+            stuck: Vec::new(),
+            inventory: None,
+            events: bounded(EVENTS),
+            wake_events: Arc::default(),
+        }
+    }
+
+    /// The events that came since.
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        self.events.1.try_iter()
+    }
+
+    /// Notified when events come.
+    pub fn event_wake(&self) -> Arc<Notify> {
+        self.wake_events.clone()
+    }
+
+    /// Has power and utilisation read, if the thread is idle.
+    pub fn glance(&self) {
+        // A thread that is busy has something better to do; and the place of a collection is kept free.
+        if let Some(thread) = self.thread.as_ref().filter(|thread| thread.commands.is_empty()) {
+            let _ = thread.commands.try_send(Command::Glance);
+        }
+    }
+
+    /// Reads all devices. `open` allows to open the library if it is not open.
+    pub async fn collect(&mut self, open: bool) -> Collected {
+        let mut collected = Collected::default();
+        self.forget_those_that_came_back();
+        loop {
+            if self.stuck.len() >= MOST_STUCK {
+                let message = format!("{MOST_STUCK} calls into the driver have not come back");
+                collected.closed = Some(Closed { reason: Reason::Hung, message });
+                break;
+            }
+            let thread = match self.thread.take() {
+                Some(thread) => thread,
+                None => match self.start() {
+                    Ok(thread) => thread,
+                    Err(error) => {
+                        let message = format!("no thread for reading GPUs: {error}");
+                        collected.closed = Some(Closed { reason: Reason::Other, message });
+                        break;
+                    }
+                },
+            };
+            // A thread that was given up had devices open that the next one must open again.
+            let again = self.inventory.is_some();
+            let outcome = self.run(&thread, open || again, &mut collected).await;
+            match outcome {
+                Outcome::Done => {
+                    self.thread = Some(thread);
+                    break;
+                }
+                Outcome::Died => {
+                    thread.give_up();
+                    self.inventory = None;
+                    let message = "the thread that reads GPUs has ended".to_owned();
+                    collected.closed = Some(Closed { reason: Reason::Other, message });
+                    break;
+                }
+                Outcome::Hung => {
+                    thread.give_up();
+                    let device = thread.inside.get();
+                    self.stuck.push(Stuck { device, messages: thread.messages.clone() });
+                    if device.is_none() {
+                        let message = "opening the GPU driver's library does not come back".to_owned();
+                        collected.closed = Some(Closed { reason: Reason::Hung, message });
+                        break;
+                    }
+                    tracing::warn!(
+                        device,
+                        "a call into the GPU driver does not come back; the device is left alone until it does"
+                    );
+                    // Those before it were read already; the next thread reads them again, which is harmless.
+                    collected.reports.clear();
+                }
+            }
+        }
+        self.add_the_hung(&mut collected);
+        collected.reports.sort_by_key(|report| report.identity.index);
+        for report in &mut collected.reports {
+            derive(report);
+        }
+        collected
+    }
+
+    /// Ends the thread; returns when it has let go of the driver, at the latest at the deadline.
+    pub async fn stop(&mut self, deadline: tokio::time::Instant) {
+        let Some(thread) = self.thread.take() else { return };
+        thread.give_up();
+        let Thread { commands, messages, wake, .. } = thread;
+        drop(commands);
+        let gone = async {
+            loop {
+                match messages.try_recv() {
+                    Ok(_) => {}
+                    Err(TryRecvError::Disconnected) => return,
+                    Err(TryRecvError::Empty) => wake.notified().await,
+                }
+            }
+        };
+        if tokio::time::timeout_at(deadline, gone).await.is_err() {
+            tracing::warn!("the GPU driver was not let go of in time");
+        }
+    }
+
+    async fn run(&mut self, thread: &Thread, open: bool, collected: &mut Collected) -> Outcome {
+        if thread.commands.send(Command::Collect { open }).is_err() {
+            return Outcome::Died;
+        }
+        // Only the first time are devices initialised.
+        let mut limit = if self.inventory.is_none() { self.timeout.max(OPENING) } else { self.timeout };
+        let mut deadline = tokio::time::Instant::now() + limit;
+        loop {
+            match thread.messages.try_recv() {
+                Ok(message) => {
+                    match message {
+                        Message::Entering => {}
+                        Message::Opened(inventory) => {
+                            self.inventory = Some(inventory.clone());
+                            collected.opened = Some(inventory);
+                            limit = self.timeout;
+                        }
+                        Message::Closed(closed) => {
+                            self.inventory = None;
+                            collected.reports.clear();
+                            collected.closed = Some(closed);
+                        }
+                        Message::Device(report) => {
+                            collected.reports.push(*report);
+                        }
+                        Message::Done => return Outcome::Done,
+                    }
+                    deadline = tokio::time::Instant::now() + limit;
+                }
+                Err(TryRecvError::Disconnected) => return Outcome::Died,
+                Err(TryRecvError::Empty) => {
+                    if tokio::time::timeout_at(deadline, thread.wake.notified()).await.is_err() {
+                        return Outcome::Hung;
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&self) -> std::io::Result<Thread> {
+        let (commands, commanded) = bounded(2);
+        let (tell, messages) = bounded(MESSAGES);
+        let wake = Arc::new(Notify::new());
+        let given_up = Arc::new(AtomicBool::new(false));
+        let inside = Arc::new(Inside(AtomicU32::new(Inside::NOWHERE)));
+        let sink = EventSink::new(self.events.0.clone(), self.wake_events.clone());
+        let reader = Reader {
+            source: (self.factory)(sink.clone()),
+            skip: self.stuck.iter().filter_map(|stuck| stuck.device).collect(),
+            open: None,
+            windows: HashMap::new(),
+            tell: Tell { to: Some(tell), wake: wake.clone() },
+            given_up: given_up.clone(),
+            inside: inside.clone(),
+        };
+        self.supervisor.thread("nvml", move || reader.run(&commanded))?;
+        Ok(Thread { commands, messages, wake, given_up, sink, inside })
+    }
+
+    fn forget_those_that_came_back(&mut self) {
+        let before = self.stuck.len();
+        self.stuck.retain(|stuck| {
+            loop {
+                match stuck.messages.try_recv() {
+                    Ok(_) => {}
+                    Err(TryRecvError::Empty) => return true,
+                    Err(TryRecvError::Disconnected) => return false,
+                }
+            }
+        });
+        if self.stuck.len() < before {
+            tracing::info!("a call into the GPU driver has come back; its device is read again");
+            // The thread has been told to skip it.
+            if let Some(thread) = self.thread.take() {
+                thread.give_up();
+            }
+        }
+    }
+
+    fn add_the_hung(&self, collected: &mut Collected) {
+        let Some(inventory) = &self.inventory else { return };
+        for stuck in &self.stuck {
+            let identity =
+                inventory.devices.iter().find(|identity| Some(identity.index) == stuck.device).cloned();
+            let known = |identity: &Arc<super::model::Identity>| {
+                collected.reports.iter().any(|report| report.identity.index == identity.index)
+            };
+            if let Some(identity) = identity.filter(|identity| !known(identity)) {
+                collected.reports.push(Report::bare(identity, State::Hung));
+            }
+        }
+    }
+}
+
+enum Outcome {
+    Done,
+    Hung,
+    Died,
+}
+
+impl Thread {
+    /// Tells the thread to touch nothing any more.
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+        self.sink.close();
+    }
+}
+
+/// What the thread has.
+struct Reader {
+    source: Box<dyn Source>,
+    skip: Vec<u32>,
+    open: Option<Inventory>,
+    windows: HashMap<u32, Window>,
+    tell: Tell,
+    given_up: Arc<AtomicBool>,
+    inside: Arc<Inside>,
+}
+
+/// Messages out of the thread; whoever waits wakes up, also when the thread ends.
+struct Tell {
+    to: Option<Sender<Message>>,
+    wake: Arc<Notify>,
+}
+
+impl Tell {
+    /// `false` when nobody listens.
+    fn say(&self, message: Message) -> bool {
+        let heard = self.to.as_ref().is_some_and(|to| to.send(message).is_ok());
+        self.wake.notify_one();
+        heard
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        // The channel ends before the waiter looks.
+        self.to = None;
+        self.wake.notify_one();
+    }
+}
+
+impl Reader {
+    fn run(mut self, commands: &Receiver<Command>) {
+        for command in commands {
+            if self.is_given_up() {
+                break;
+            }
+            match command {
+                Command::Collect { open } => {
+                    self.collect(open);
+                    self.tell.say(Message::Done);
+                }
+                Command::Glance => self.glance(),
+            }
+        }
+        if self.open.is_some() {
+            self.source.close();
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    fn collect(&mut self, open: bool) {
+        if self.open.is_none() {
+            if !open {
+                return;
+            }
+            let (tell, inside) = (&self.tell, &self.inside);
+            let opened = self.source.open(&self.skip, &mut |device| {
+                inside.set(Some(device));
+                tell.say(Message::Entering);
+            });
+            self.inside.set(None);
+            match opened {
+                Ok(inventory) => {
+                    self.tell.say(Message::Opened(inventory.clone()));
+                    self.open = Some(inventory);
+                }
+                Err(closed) => {
+                    self.tell.say(Message::Closed(closed));
+                    return;
+                }
+            }
+        }
+        for device in self.devices() {
+            if self.is_given_up() {
+                return;
+            }
+            self.inside.set(Some(device));
+            self.tell.say(Message::Entering);
+            let read = self.source.read(device, Instant::now());
+            self.inside.set(None);
+            match read {
+                Ok(mut report) => {
+                    if let Some(window) = self.windows.remove(&device) {
+                        window.put(&mut report.samples);
+                    }
+                    self.tell.say(Message::Device(Box::new(report)));
+                }
+                Err(closed) => return self.close(closed),
+            }
+        }
+    }
+
+    fn glance(&mut self) {
+        for device in self.devices() {
+            if self.is_given_up() {
+                return;
+            }
+            self.inside.set(Some(device));
+            let glance = self.source.glance(device);
+            self.inside.set(None);
+            match glance {
+                Ok(glance) => self.windows.entry(device).or_default().add(glance),
+                Err(closed) => return self.close(closed),
+            }
+        }
+    }
+
+    fn close(&mut self, closed: Closed) {
+        self.source.close();
+        self.open = None;
+        self.windows.clear();
+        self.tell.say(Message::Closed(closed));
+    }
+
+    fn devices(&self) -> Vec<u32> {
+        let devices = self.open.iter().flat_map(|inventory| &inventory.devices);
+        devices.map(|identity| identity.index).filter(|index| !self.skip.contains(index)).collect()
+    }
+}
+
+/// Minimum, mean and maximum of what was seen between two collections.
+#[derive(Debug, Default)]
+struct Window {
+    busy: Extent,
+    power: Extent,
+}
+
+#[derive(Debug, Default)]
+struct Extent {
+    seen: u32,
+    min: f64,
+    max: f64,
+    sum: f64,
+}
+
+impl Window {
+    fn add(&mut self, glance: Glance) {
+        self.busy.add(glance.busy);
+        self.power.add(glance.power);
+    }
+
+    fn put(&self, samples: &mut Vec<Sample>) {
+        self.busy.put(Reading::BusyWindow, samples);
+        self.power.put(Reading::PowerWindow, samples);
+    }
+}
+
+impl Extent {
+    fn add(&mut self, value: Option<f64>) {
+        let Some(value) = value else { return };
+        if self.seen == 0 {
+            (self.min, self.max) = (value, value);
+        }
+        self.seen += 1;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.sum += value;
+    }
+
+    fn put(&self, reading: Reading, samples: &mut Vec<Sample>) {
+        if self.seen > 0 {
+            let values = [self.min, self.sum / f64::from(self.seen), self.max];
+            samples.extend((0..).zip(values).map(|(index, value)| Sample {
+                reading,
+                index,
+                value: Value::Double(value),
+            }));
+        }
+    }
+}
+
+/// The least of the bits of a hardware slowdown: `hw_slowdown`, `hw_thermal_slowdown`, `hw_power_brake_slowdown`.
+const HARDWARE_SLOWDOWN: [u16; 3] = [3, 6, 7];
+
+/// Adds what follows from other readings.
+fn derive(report: &mut Report) {
+    let fill = fill_of(&report.samples);
+    report.samples.extend(fill);
+    for mig in &mut report.mig {
+        let fill = fill_of(&mig.samples);
+        mig.samples.extend(fill);
+    }
+    if report.state == State::Asleep {
+        return;
+    }
+    let set = |reading, index| report.get(reading, index).is_some_and(|value| value.as_f64() > 0.0);
+    let status = match report.state {
+        State::Lost | State::Hung => 2,
+        _ if set(Reading::RemapFailed, 0) => 3,
+        _ if set(Reading::RecoveryAction, 0) || set(Reading::RemapPending, 0) => 1,
+        _ if HARDWARE_SLOWDOWN.into_iter().any(|bit| set(Reading::ThrottleActive, bit)) => 1,
+        _ => 0,
+    };
+    report.samples.extend((0..4u16).map(|state| Sample {
+        reading: Reading::Status,
+        index: state,
+        value: Value::Int(i64::from(state == status)),
+    }));
+}
+
+/// Used part of the memory that can be used.
+fn fill_of(samples: &[Sample]) -> Option<Sample> {
+    let bytes = |reading| get(samples, reading, 0).map(Value::as_f64);
+    let (total, used) = (bytes(Reading::MemoryTotal)?, bytes(Reading::MemoryUsed)?);
+    let usable = total - bytes(Reading::MemoryReserved).unwrap_or_default();
+    (usable > 0.0).then_some(Sample {
+        reading: Reading::MemoryFill,
+        index: 0,
+        value: Value::Double(used / usable),
+    })
+}
+
+#[cfg(test)]
+mod tests;
