@@ -237,6 +237,14 @@ impl Config for Otherwise {
 }
 
 impl SourceConfig {
+    /// The attribute of the resource that it looks at.
+    pub fn resource_attribute(&self) -> Option<&str> {
+        match level_of(self.attribute.as_deref()?) {
+            (Some('r'), name) => Some(name),
+            _ => None,
+        }
+    }
+
     fn check(&self, node: &Node, cx: &mut Cx) {
         let written = |key: &str| node.get(key).is_some_and(|n| !n.is_null());
         const KINDS: [&str; 6] = ["metadata", "certificate", "auth", "attribute", "relabel", "value"];

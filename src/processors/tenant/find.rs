@@ -100,13 +100,17 @@ pub(super) fn labels(client: &ClientInfo, group: Option<ResourceGroup<'_>>) -> R
     for attribute in group.attributes() {
         let (key, value) = attribute?;
         let (Ok(key), Some(value)) = (std::str::from_utf8(key), label_value(value)) else { continue };
-        let name = format!("resource.{key}");
-        // Of a key that stands twice the first counts.
-        if labels.get(&name).is_empty() {
-            labels.set(&name, value);
-        }
+        label_resource(&mut labels, key, value);
     }
     Ok(labels)
+}
+
+/// What rules see of an attribute of the resource. Of a key that stands twice the first counts.
+pub(super) fn label_resource(labels: &mut Labels, key: &str, value: String) {
+    let name = format!("resource.{key}");
+    if labels.get(&name).is_empty() {
+        labels.set(&name, value);
+    }
 }
 
 /// A value as a label has it; `None` for lists, maps and bytes.

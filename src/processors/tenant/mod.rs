@@ -25,6 +25,7 @@ mod config;
 mod counts;
 mod find;
 mod limits;
+mod namer;
 mod names;
 mod sources;
 mod table;
@@ -40,6 +41,7 @@ pub use config::{
     CertificateName, LimitConfig, LimitsConfig, OnLimit, Otherwise, OverrideConfig, SourceConfig,
     TenantConfig,
 };
+pub use namer::Namer;
 
 use self::active::PASSES;
 use self::counts::{Counts, Outcome, Reason};

@@ -13,7 +13,7 @@ use regex::Regex;
 use smallvec::SmallVec;
 
 use super::config::{CertificateName, Otherwise, SourceConfig, level_of};
-use super::find::{Found, certificate, labels, last, scan};
+use super::find::{Found, certificate, label_resource, labels, last, scan};
 use super::names;
 use super::table::{Owner, Table};
 use crate::pdata::common::{AnyValue, ResourceGroup, ScopeGroup};
@@ -23,7 +23,7 @@ use crate::pdata::partition::Assign;
 use crate::pdata::wire::WireError;
 use crate::pdata::{ClientInfo, Signal};
 use crate::prometheus::identity::attributes_field;
-use crate::relabel::{self, Names, Rule};
+use crate::relabel::{self, Labels, Names, Rule};
 
 /// How many values are remembered while a request is looked at. More different ones are told apart one by one, so that
 /// a request of nothing but different values takes time and not memory.
@@ -166,6 +166,35 @@ impl Source {
             From::Scope(_) => Level::Scope,
             From::Item(_) => Level::Item,
         }
+    }
+
+    /// Whose a resource with these attributes is, where that is all there is to know; `None` for nobody.
+    pub(super) fn of_resource(&self, attributes: &[(&str, &str)]) -> Option<String> {
+        match &self.from {
+            From::Value(name) => Some(name.clone()),
+            From::Resource(key) => {
+                let (_, text) = attributes.iter().find(|(k, _)| k.as_bytes() == &**key)?;
+                self.tenant(text).ok()?.map(Cow::into_owned)
+            }
+            From::Relabel(rules) => {
+                let mut labels = Labels::default();
+                for (key, text) in attributes {
+                    label_resource(&mut labels, key, (*text).to_owned());
+                }
+                self.tenant(left_by(rules, &mut labels)?).ok()?.map(Cow::into_owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// The tenant that a value names; `None` for nobody.
+    ///
+    /// # Errors
+    /// What it would be called is no tenant's name.
+    fn tenant<'t>(&'t self, text: &'t str) -> Result<Option<Cow<'t, str>>, &'static str> {
+        let Some(name) = self.rename(text) else { return Ok(None) };
+        names::check(&name)?;
+        Ok(Some(name))
     }
 
     /// The name that a value stands for; `None` for nobody.
@@ -318,8 +347,7 @@ impl<'s, 'a> Resolver<'s, 'a> {
             return Ok(bucket);
         }
         let mut labels = labels(self.client, self.group)?;
-        let kept = relabel::apply(rules, &mut labels);
-        let bucket = if kept { self.text(source, labels.get("__tenant__")) } else { None };
+        let bucket = left_by(rules, &mut labels).and_then(|text| self.text(source, text));
         if let (Some(known), Some(message)) = (self.known.get_mut(index), message)
             && known.all.len() < REMEMBERED
         {
@@ -388,12 +416,13 @@ impl<'s, 'a> Resolver<'s, 'a> {
     }
 
     fn text(&mut self, source: &Source, text: &str) -> Option<usize> {
-        let name = source.rename(text)?;
-        if names::check(&name).is_err() {
-            self.invalid += 1;
-            return None;
+        match source.tenant(text) {
+            Ok(name) => name.map(|name| self.bucket(&name)),
+            Err(_) => {
+                self.invalid += 1;
+                None
+            }
         }
-        Some(self.bucket(&name))
     }
 
     /// The bucket of a valid name.
@@ -474,4 +503,9 @@ impl<'a> Assign<'a> for Resolver<'_, 'a> {
         // Nothing is further down than an item.
         Ok(self.ask(self.below_scope, Level::Item, Some((item, number)))?.unwrap_or_default())
     }
+}
+
+/// What rules leave as the name; `None` where they drop the labels.
+fn left_by<'l>(rules: &[Rule], labels: &'l mut Labels) -> Option<&'l str> {
+    relabel::apply(rules, labels).then(|| labels.get("__tenant__"))
 }

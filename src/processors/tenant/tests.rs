@@ -2,6 +2,7 @@
 
 mod config;
 mod flow;
+mod namer;
 mod random;
 mod rates;
 mod sources;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::model::{Group, Groups};
 use crate::components::ComponentConfig;
 use crate::config::types::Optional;
-use crate::config::{Cx, Node};
+use crate::config::{Cx, Node, Value};
 use crate::processors::tenant::SourceConfig;
 use crate::{config, config_enum};
 
@@ -16,6 +16,9 @@ const POD_RESOURCES: &str = "unix:///var/lib/kubelet/pod-resources/kubelet.sock"
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest interval of samples between exports.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(20);
+/// What sources of tenants see of a pod.
+pub const ATTRIBUTES: [&str; 5] =
+    ["k8s.namespace.name", "k8s.pod.name", "k8s.pod.uid", "k8s.container.name", "k8s.node.name"];
 /// More simulated devices than this are a mistake.
 const MOST_SIMULATED: u32 = 64;
 
@@ -328,16 +331,42 @@ impl PodResourcesConfig {
 }
 
 impl OwnerConfig {
+    /// Finds sources that can never have a name, because a pod is no request.
     fn check(&self, node: &Node, cx: &mut Cx) {
-        for source in &self.from {
-            let of_clients =
-                source.metadata.is_some() || source.certificate.is_some() || source.auth.is_some();
-            if of_clients {
-                cx.error_hint(
-                    node.pos_of("from"),
-                    "a pod that holds a GPU sends no request",
-                    "use sources with attribute, relabel or value",
-                );
+        let nodes = match node.get("from").map(|from| &from.value) {
+            Some(Value::Seq(nodes)) => nodes.as_slice(),
+            _ => &[],
+        };
+        for (at, source) in self.from.iter().enumerate() {
+            let Some(node) = nodes.get(at) else { continue };
+            let written = |key: &&&str| node.get(key).is_some_and(|n| !n.is_null());
+            let mut error = |key: &str, message: String, hint: String| {
+                cx.within("from", |cx| {
+                    cx.within(&at.to_string(), |cx| {
+                        cx.within(key, |cx| cx.error_hint(node.pos_of(key), message, hint));
+                    });
+                });
+            };
+            if let Some(key) = ["metadata", "certificate", "auth"].iter().find(written) {
+                let hint = "use sources with attribute, relabel or value";
+                error(key, "a pod that holds a GPU sends no request".to_owned(), hint.to_owned());
+            }
+            let Some(attribute) = &source.attribute else { continue };
+            let known = ATTRIBUTES.map(|name| format!("resource.{name}")).join(", ");
+            match source.resource_attribute() {
+                Some(name) if ATTRIBUTES.contains(&name) => {}
+                Some(name) => error(
+                    "attribute",
+                    format!("nothing is known of \"{name}\" here"),
+                    format!("what is known of a pod: {known}"),
+                ),
+                None => error(
+                    "attribute",
+                    format!(
+                        "\"{attribute}\" is no attribute of a resource: a pod has no scopes and no items"
+                    ),
+                    format!("what is known of a pod: {known}"),
+                ),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The `nvml` receiver: the node's NVIDIA GPUs, and who pays for them.
 
+pub mod accounts;
 pub mod catalogue;
 pub mod config;
 pub mod holders;
