@@ -224,6 +224,9 @@ config! {
         pub enabled: bool = true,
         /// Where the host's processes are: `/proc`, or where it is mounted.
         pub root: String = "/proc".to_owned(),
+        /// Where the kubelet keeps logs: the names in its directories `containers` and `pods` tell which pod a process
+        /// is in. Without them such a pod has a uid and no name.
+        pub logs: String = "/var/log".to_owned(),
     }
 }
 

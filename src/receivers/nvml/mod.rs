@@ -6,6 +6,7 @@ pub mod config;
 pub mod holders;
 pub mod model;
 pub mod outbox;
+pub mod pods;
 pub mod simulate;
 pub mod worker;
 
