@@ -50,12 +50,8 @@ receivers:
     tenant: {from: [{attribute: resource.k8s.namespace.name}]}
     cost: {currency: EUR, per_gpu_hour: {default: 3.5}}
 processors:
-  filter/older:
-    error_mode: propagate
-    metrics: {metric: ['not IsMatch(name, \"^gpu_\")']}
-  filter/newer:
-    error_mode: propagate
-    metrics: {metric: ['IsMatch(name, \"^gpu_\")']}
+  filter/older: {error_mode: propagate, metric_conditions: ['not IsMatch(name, \"^gpu_\")']}
+  filter/newer: {error_mode: propagate, metric_conditions: ['IsMatch(name, \"^gpu_\")']}
   # As in pipelines/gpu.yaml.
   resource:
     attributes:
