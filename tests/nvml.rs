@@ -18,3 +18,5 @@
 mod kit;
 #[path = "nvml/readings.rs"]
 mod readings;
+#[path = "nvml/table.rs"]
+mod table;

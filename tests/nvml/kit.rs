@@ -137,15 +137,15 @@ impl Rig {
         let (sender, batches) = mpsc::channel(1000);
         let logs: Arc<Mutex<Vec<Record>>> = Arc::default();
         let keeper: Arc<dyn Consumer> = Arc::new(Keeper { batches: sender, logs: logs.clone() });
-        let outputs: Outputs =
-            Signal::ALL.map(|signal| (signal != Signal::Traces).then(|| keeper.clone()));
+        let outputs: Outputs = Signal::ALL.map(|signal| (signal != Signal::Traces).then(|| keeper.clone()));
         receiver.start(outputs, &run).await.unwrap();
         Rig { nvml, metrics, supervisor, receiver, batches: tokio::sync::Mutex::new(batches), logs }
     }
 
     /// The next request of metrics. Every one is looked at: no series twice, no number that is not one.
     pub async fn next(&self) -> Export {
-        let batch = tokio::time::timeout(SOON, self.batches.lock().await.recv());
+        let mut batches = self.batches.lock().await;
+        let batch = tokio::time::timeout(SOON, batches.recv());
         let batch = batch.await.expect("metrics in time").expect("the receiver runs");
         let export = Export::of(&batch);
         export.check(batch.items);
@@ -185,7 +185,7 @@ impl Rig {
         let series = families.iter().filter(|f| f.name() == name).flat_map(|f| f.get_metric());
         series
             .filter(|m| label.is_empty() || m.get_label().iter().any(|l| l.value() == label))
-            .map(|m| m.get_counter().get_value() + m.get_gauge().value())
+            .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
             .sum()
     }
 
@@ -241,7 +241,12 @@ impl Export {
             }
             if point.shape == Shape::Counter {
                 assert!(point.value.unwrap_or_default() >= 0.0, "{key}");
-                assert!(point.start > 0 && point.start <= point.time, "{key}: {} {}", point.start, point.time);
+                assert!(
+                    point.start > 0 && point.start <= point.time,
+                    "{key}: {} {}",
+                    point.start,
+                    point.time
+                );
             }
         }
     }
@@ -290,7 +295,8 @@ impl Export {
 
     /// For messages.
     pub fn text(&self) -> String {
-        let lines = self.points.iter().map(|p| format!("  {} {:?} [{}] = {:?}\n", p.key(), p.shape, p.unit, p.value));
+        let lines =
+            self.points.iter().map(|p| format!("  {} {:?} [{}] = {:?}\n", p.key(), p.shape, p.unit, p.value));
         lines.collect()
     }
 }
@@ -316,7 +322,12 @@ fn points(metric: Metric) -> Vec<Point> {
     let (shape, points) = match metric.data.unwrap() {
         metric::Data::Gauge(gauge) => (Shape::Gauge, gauge.data_points),
         metric::Data::Sum(sum) => {
-            assert_eq!(sum.aggregation_temporality, AggregationTemporality::Cumulative as i32, "{}", metric.name);
+            assert_eq!(
+                sum.aggregation_temporality,
+                AggregationTemporality::Cumulative as i32,
+                "{}",
+                metric.name
+            );
             (if sum.is_monotonic { Shape::Counter } else { Shape::UpDown }, sum.data_points)
         }
         other => panic!("{}: {other:?}", metric.name),
