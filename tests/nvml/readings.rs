@@ -118,11 +118,7 @@ fn attributes(want: &Want, uuid: &str) -> BTreeMap<String, String> {
 
 /// The point that a want asks for, if it is there.
 pub fn find<'a>(export: &'a Export, want: &Want, uuid: &str) -> Option<&'a Point> {
-    let attributes = attributes(want, uuid);
-    export
-        .points
-        .iter()
-        .find(|point| point.name == want.name && point.attributes == attributes && point.value.is_some())
+    export.exactly(&want.name, &attributes(want, uuid)).filter(|point| point.value.is_some())
 }
 
 /// Whether a point is about something that the table is not about.
