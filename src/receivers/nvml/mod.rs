@@ -140,6 +140,7 @@ impl Nvml {
             sysfs: PathBuf::from("/sys"),
             proc: PathBuf::from(&config.processes.root),
             supervisor: cx.supervisor.clone(),
+            memory: library::Memory::default(),
         }
     }
 }

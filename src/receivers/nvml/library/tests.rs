@@ -32,6 +32,7 @@ fn settings(library: PathBuf) -> Settings {
         sysfs: PathBuf::from("/nonexistent"),
         proc: PathBuf::from("/nonexistent"),
         supervisor: Supervisor::default(),
+        memory: Memory::default(),
     }
 }
 
