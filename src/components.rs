@@ -34,6 +34,7 @@ use crate::processors::resource::{self, ResourceProcessorConfig};
 use crate::processors::resource_detection::{self, ResourceDetectionConfig};
 use crate::processors::tenant::{self, TenantConfig};
 use crate::processors::transform::{self, TransformConfig};
+use crate::receivers::nvml::{self, NvmlConfig};
 use crate::receivers::otlp::{self, OtlpConfig};
 
 /// Which section of the file a component is written in.
@@ -302,6 +303,8 @@ macro_rules! row {
 /// Every component there is.
 #[rustfmt::skip]
 pub static COMPONENTS: &[Component] = &[
+    row!(Receiver, "nvml", aliases [], Beta, &[Signal::Metrics, Signal::Logs],
+        "Reads the node's NVIDIA GPUs, and says who holds them at what cost.", NvmlConfig, nvml::build),
     row!(Receiver, "otlp", aliases [], Beta, &Signal::ALL,
         "Receives OTLP over gRPC and HTTP, protobuf and JSON.", OtlpConfig, otlp::build),
     row!(Processor, "attributes", aliases [], Beta, &Signal::ALL,

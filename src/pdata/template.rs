@@ -178,19 +178,6 @@ impl Template {
         Rendered { request: request.into(), points: points.len() + gone.1 }
     }
 
-    /// Every point with the flag that says it is gone; nothing is remembered then.
-    pub fn end(&mut self, time: u64) -> Rendered {
-        let (request, points) = self.farewell(time, |_| true);
-        self.slots.clear();
-        self.request.clear();
-        Rendered { request: request.into(), points }
-    }
-
-    /// How many points the last request had.
-    pub fn points(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Writes values and times over the last ones.
     fn patch(&mut self, points: &[Point], time: u64) {
         for (slot, point) in self.slots.iter_mut().zip(points) {

@@ -74,7 +74,7 @@ pub struct Rig {
     pub nvml: Arc<StandIn>,
     pub metrics: Arc<Metrics>,
     pub supervisor: Supervisor,
-    receiver: Box<dyn Receiver>,
+    receiver: Mutex<Box<dyn Receiver>>,
     batches: tokio::sync::Mutex<mpsc::Receiver<Batch>>,
     logs: Arc<Mutex<Vec<Record>>>,
 }
@@ -137,15 +137,15 @@ impl Rig {
         let (sender, batches) = mpsc::channel(1000);
         let logs: Arc<Mutex<Vec<Record>>> = Arc::default();
         let keeper: Arc<dyn Consumer> = Arc::new(Keeper { batches: sender, logs: logs.clone() });
-        let outputs: Outputs =
-            Signal::ALL.map(|signal| (signal != Signal::Traces).then(|| keeper.clone()));
+        let outputs: Outputs = Signal::ALL.map(|signal| (signal != Signal::Traces).then(|| keeper.clone()));
         receiver.start(outputs, &run).await.unwrap();
-        Rig { nvml, metrics, supervisor, receiver, batches: tokio::sync::Mutex::new(batches), logs }
+        Rig { nvml, metrics, supervisor, receiver: Mutex::new(receiver), batches: tokio::sync::Mutex::new(batches), logs }
     }
 
     /// The next request of metrics. Every one is looked at: no series twice, no number that is not one.
     pub async fn next(&self) -> Export {
-        let batch = tokio::time::timeout(SOON, self.batches.lock().await.recv());
+        let mut batches = self.batches.lock().await;
+        let batch = tokio::time::timeout(SOON, batches.recv());
         let batch = batch.await.expect("metrics in time").expect("the receiver runs");
         let export = Export::of(&batch);
         export.check(batch.items);
@@ -185,13 +185,13 @@ impl Rig {
         let series = families.iter().filter(|f| f.name() == name).flat_map(|f| f.get_metric());
         series
             .filter(|m| label.is_empty() || m.get_label().iter().any(|l| l.value() == label))
-            .map(|m| m.get_counter().get_value() + m.get_gauge().value())
+            .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
             .sum()
     }
 
     /// Stops the receiver and shows that it was a good guest: nothing misused, nothing left open.
-    pub async fn stop(mut self) {
-        self.receiver.stop(Instant::now() + SOON).await;
+    pub async fn stop(self) {
+        self.receiver.into_inner().unwrap().stop(Instant::now() + SOON).await;
         assert_eq!(self.supervisor.panicked(), 0);
         let stats = self.nvml.stats();
         assert_eq!(stats.misuse, Vec::<String>::new());
@@ -199,9 +199,9 @@ impl Rig {
     }
 
     /// Stops the receiver, however the library was treated.
-    pub async fn abandon(mut self, within: Duration) -> Duration {
+    pub async fn abandon(self, within: Duration) -> Duration {
         let begin = Instant::now();
-        self.receiver.stop(begin + within).await;
+        self.receiver.into_inner().unwrap().stop(begin + within).await;
         begin.elapsed()
     }
 }
@@ -241,7 +241,12 @@ impl Export {
             }
             if point.shape == Shape::Counter {
                 assert!(point.value.unwrap_or_default() >= 0.0, "{key}");
-                assert!(point.start > 0 && point.start <= point.time, "{key}: {} {}", point.start, point.time);
+                assert!(
+                    point.start > 0 && point.start <= point.time,
+                    "{key}: {} {}",
+                    point.start,
+                    point.time
+                );
             }
         }
     }
@@ -290,7 +295,8 @@ impl Export {
 
     /// For messages.
     pub fn text(&self) -> String {
-        let lines = self.points.iter().map(|p| format!("  {} {:?} [{}] = {:?}\n", p.key(), p.shape, p.unit, p.value));
+        let lines =
+            self.points.iter().map(|p| format!("  {} {:?} [{}] = {:?}\n", p.key(), p.shape, p.unit, p.value));
         lines.collect()
     }
 }
@@ -316,7 +322,12 @@ fn points(metric: Metric) -> Vec<Point> {
     let (shape, points) = match metric.data.unwrap() {
         metric::Data::Gauge(gauge) => (Shape::Gauge, gauge.data_points),
         metric::Data::Sum(sum) => {
-            assert_eq!(sum.aggregation_temporality, AggregationTemporality::Cumulative as i32, "{}", metric.name);
+            assert_eq!(
+                sum.aggregation_temporality,
+                AggregationTemporality::Cumulative as i32,
+                "{}",
+                metric.name
+            );
             (if sum.is_monotonic { Shape::Counter } else { Shape::UpDown }, sum.data_points)
         }
         other => panic!("{}: {other:?}", metric.name),

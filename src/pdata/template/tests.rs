@@ -121,9 +121,9 @@ fn what_is_gone_is_said_once() {
     assert_eq!(left[&("c.count".to_owned(), 2)], [(10, 20, None, 1)]);
     assert_eq!(left[&("a.gauge".to_owned(), 1)], [(0, 20, Some(Number::Int(1)), 0)]);
     assert_eq!(said(&render(&mut template, &both[..1], 30)).len(), 1);
-    let end = said(&template.end(40));
-    assert_eq!(end[&("a.gauge".to_owned(), 1)], [(0, 40, None, 1)]);
-    assert_eq!(template.end(50), Rendered { request: Bytes::new(), points: 0 });
+    let none = said(&render(&mut template, &[], 40));
+    assert_eq!(none[&("a.gauge".to_owned(), 1)], [(0, 40, None, 1)]);
+    assert_eq!(render(&mut template, &[], 50).points, 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! until it is taken again, and one that the device does not have is not there. Values are in NVML's own units; the
 //! [catalogue](super::catalogue) says what becomes of them.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -291,7 +292,26 @@ pub struct Identity {
     pub compute_slices: u32,
 }
 
-/// What a device can be told to do now.
+// Things are told apart by their UUID; equality looks at the rest as well.
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.uuid.hash(state);
+    }
+}
+
+impl Hash for MigIdentity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.uuid.hash(state);
+    }
+}
+
+impl Hash for Driver {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.version.hash(state);
+    }
+}
+
+/// What came of reading a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It was read.

@@ -88,11 +88,9 @@ impl Outbox {
         let empty = async {
             loop {
                 let changed = self.0.changed.notified();
-                let state = self.0.state();
-                if state.waiting.is_empty() && !state.sending {
+                if self.0.is_empty() {
                     return;
                 }
-                drop(state);
                 changed.await;
             }
         };
@@ -108,6 +106,11 @@ impl Outbox {
 impl Inner {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.waiting.is_empty() && !state.sending
     }
 
     fn dropped(&self, points: usize, reason: &'static str) {

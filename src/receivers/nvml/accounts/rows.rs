@@ -85,6 +85,11 @@ impl Row {
         &self.model
     }
 
+    /// Who pays, the UUID and the product, to be kept.
+    pub fn shared(&self) -> (&Arc<Payer>, &Arc<str>, &Arc<str>) {
+        (&self.payer, &self.gpu, &self.model)
+    }
+
     /// Since when it is added up, in nanoseconds since 1970.
     pub fn start(&self) -> u64 {
         self.start

@@ -8,7 +8,7 @@ use super::super::model::{
     Group, Groups, Identity, MigIdentity, MigReport, Process, ProcessKind, Reading as R, Report, Sample,
     State, Value,
 };
-use super::schedule::{Fault, Schedule, Work};
+use super::schedule::{Fault, INSTANCES, Schedule, Work};
 
 /// What models differ in.
 struct Model {
@@ -85,7 +85,7 @@ const MODELS: [Model; 4] = [
 ];
 
 /// How a MIG device is cut: compute slices and eighths of the memory.
-const CUT: [(u32, u64); 3] = [(3, 4), (2, 2), (1, 1)];
+const CUT: [(u32, u64); INSTANCES as usize] = [(3, 4), (2, 2), (1, 1)];
 const SLICES: u32 = 7;
 /// Degrees Celsius of the air, and how much a fully loaded device is above it.
 const HEAT: (f64, f64) = (31.0, 38.0);
@@ -129,20 +129,14 @@ struct Instance {
 
 impl Device {
     /// A device that has been idle.
-    pub fn new(config: &SimulateConfig, index: u32, mig: bool, schedule: &Schedule) -> Device {
+    pub fn new(config: &SimulateConfig, index: u32, schedule: &Schedule) -> Device {
         let model = MODELS
             .iter()
             .find(|model| config.model.contains(model.word))
             .unwrap_or(&MODELS[MODELS.len() - 1]);
         let number = |part: u64| schedule.number(&[4, index.into(), part]);
-        let uuid = |kind: &str, part: u64| -> Arc<str> {
-            let (a, b) = (number(part), number(part + 100));
-            let (c, d) = (b >> 48, b & 0xffff_ffff_ffff);
-            format!("{kind}-{:08x}-{:04x}-{:04x}-{c:04x}-{d:012x}", a >> 32, a >> 16 & 0xffff, a & 0xffff)
-                .into()
-        };
         let identity = Identity {
-            uuid: uuid("GPU", 0),
+            uuid: schedule.device(index),
             index,
             name: config.model.as_str().into(),
             pci_bus_id: Some(format!("00000000:{:02X}:00.0", 0x18 + index)),
@@ -159,7 +153,7 @@ impl Device {
         let instance = |(at, (slices, eighths)): (usize, (u32, u64))| {
             let memory = model.memory / 8 * eighths;
             let identity = MigIdentity {
-                uuid: uuid("MIG", 10 + at as u64),
+                uuid: schedule.instance(index, at as u32),
                 profile: Some(format!("{slices}g.{}gb", memory / 1_000_000_000)),
                 gpu_instance: at as u32 + 1,
                 compute_instance: 0,
@@ -172,7 +166,11 @@ impl Device {
         Device {
             identity: Arc::new(identity),
             model,
-            mig: if mig { CUT.into_iter().enumerate().map(instance).collect() } else { Vec::new() },
+            mig: if schedule.is_cut(index) {
+                CUT.into_iter().enumerate().map(instance).collect()
+            } else {
+                Vec::new()
+            },
             at: Duration::ZERO,
             stepped: false,
             lost: false,

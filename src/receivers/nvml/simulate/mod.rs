@@ -10,7 +10,7 @@ mod schedule;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use schedule::{Claim, Schedule};
+pub use schedule::Schedule;
 
 use self::device::Device;
 use super::config::SimulateConfig;
@@ -39,10 +39,7 @@ impl Simulated {
         schedule: Arc<Schedule>,
         events: EventSink,
     ) -> Simulated {
-        let first_mig = config.devices - config.mig_devices.min(config.devices);
-        let devices = (0..config.devices)
-            .map(|index| Device::new(config, index, index >= first_mig, &schedule))
-            .collect();
+        let devices = (0..config.devices).map(|index| Device::new(config, index, &schedule)).collect();
         Simulated { schedule, groups, devices, events }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::config::SimulateConfig;
 use super::super::holders::Holder;
+use super::super::model::Identity;
 
 /// How long a pod holds a device before the next one may have it, in seconds.
 const TENURE: u64 = 300;
@@ -12,6 +13,9 @@ const TENURE: u64 = 300;
 const FAULTS: u64 = 240;
 /// How long a lost device stays lost, in seconds.
 const LOST: u64 = 60;
+
+/// How many instances a device is cut into.
+pub const INSTANCES: u32 = 3;
 
 const TEAMS: [(&str, &str); 5] = [
     ("team-search", "ranker"),
@@ -21,15 +25,6 @@ const TEAMS: [(&str, &str); 5] = [
     ("batch", "embeddings"),
 ];
 
-/// A device, or a part of one, that a pod holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// As the kubelet would name it: the UUID of a GPU or a MIG instance.
-    pub device_id: String,
-    /// Who.
-    pub holder: Arc<Holder>,
-}
-
 /// The schedule of one simulation.
 #[derive(Debug)]
 pub struct Schedule {
@@ -38,6 +33,8 @@ pub struct Schedule {
     faults: bool,
     pods: bool,
     hot: Vec<u32>,
+    /// The number of the first device that is cut into MIG instances.
+    first_cut: u32,
 }
 
 /// What breaks.
@@ -68,7 +65,8 @@ impl Schedule {
     /// A schedule that begins at `start`.
     pub fn new(config: &SimulateConfig, start: Instant) -> Schedule {
         let SimulateConfig { seed, faults, pods, .. } = *config;
-        Schedule { start, seed, faults, pods, hot: config.hot.clone() }
+        let first_cut = config.devices.saturating_sub(config.mig_devices);
+        Schedule { start, seed, faults, pods, hot: config.hot.clone(), first_cut }
     }
 
     /// Time since the start.
@@ -105,6 +103,41 @@ impl Schedule {
             uid: Some(format!("{:08x}-0000-4000-8000-{:012x}", number as u32, number >> 16)),
         };
         Some((Arc::new(holder), work))
+    }
+
+    /// What pods hold of a device: as the kubelet would name it, and who.
+    pub fn claims(&self, device: &Identity, at: Duration) -> Vec<(String, Arc<Holder>)> {
+        let held =
+            |(part, uuid): (u32, Arc<str>)| Some((uuid.to_string(), self.holder(device.index, part, at)?.0));
+        if self.is_cut(device.index) {
+            let instances =
+                (0..INSTANCES).map(|instance| (instance + 1, self.instance(device.index, instance)));
+            instances.filter_map(held).collect()
+        } else {
+            held((0, device.uuid.clone())).into_iter().collect()
+        }
+    }
+
+    /// Whether a device is cut into MIG instances.
+    pub fn is_cut(&self, device: u32) -> bool {
+        device >= self.first_cut
+    }
+
+    /// The UUID of a device.
+    pub fn device(&self, device: u32) -> Arc<str> {
+        self.uuid("GPU", device, 0)
+    }
+
+    /// The UUID of a MIG instance of a device.
+    pub fn instance(&self, device: u32, instance: u32) -> Arc<str> {
+        self.uuid("MIG", device, 10 + u64::from(instance))
+    }
+
+    fn uuid(&self, kind: &str, device: u32, part: u64) -> Arc<str> {
+        let (a, b) = (self.number(&[4, device.into(), part]), self.number(&[4, device.into(), part, 1]));
+        let (first, second, third) = (a >> 32, a >> 16 & 0xffff, a & 0xffff);
+        let (fourth, fifth) = (b >> 48, b & 0xffff_ffff_ffff);
+        format!("{kind}-{first:08x}-{second:04x}-{third:04x}-{fourth:04x}-{fifth:012x}").into()
     }
 
     /// What is broken on a device now.

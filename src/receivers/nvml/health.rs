@@ -1,0 +1,149 @@
+//! Whether GPUs can be read, since when, and when to try again.
+
+use std::time::{Duration, Instant};
+
+use prometheus::IntGauge;
+
+use super::model::{Closed, Inventory, Reason, Report, State};
+use crate::telemetry::Metrics;
+
+/// The first pause after a failure, and the longest: where there is no driver, and where there was one.
+const ABSENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+const BROKEN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// The state of the way to the driver.
+pub struct Health {
+    id: String,
+    required: bool,
+    open: bool,
+    /// Whether it was ever open: what was there once is missed.
+    known: bool,
+    generation: u64,
+    /// Failures in a row, and what the last one was.
+    failures: u32,
+    reason: Option<Reason>,
+    next: Option<Instant>,
+    duration: Duration,
+    last_success: Option<f64>,
+    gauge: Option<IntGauge>,
+}
+
+impl Health {
+    /// Nothing is known yet. `required` shows health even where there never was a driver.
+    pub fn new(id: &str, required: bool, metrics: &Metrics) -> Self {
+        let help = "Whether the receiver can read GPUs: 1 or 0.";
+        let gauge = metrics.gauge("tidegate_nvml_up", help, &["receiver"]);
+        let gauge = gauge.map(|family| family.with_label_values(&[id]));
+        if let Some(gauge) = &gauge {
+            gauge.set(0);
+        }
+        Health {
+            id: id.to_owned(),
+            required,
+            open: false,
+            known: false,
+            generation: 0,
+            failures: 0,
+            reason: None,
+            next: None,
+            duration: Duration::ZERO,
+            last_success: None,
+            gauge,
+        }
+    }
+
+    /// Whether the library may be opened now.
+    pub fn may_open(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    /// The library was opened.
+    pub fn opened(&mut self, inventory: &Inventory) {
+        tracing::info!(
+            component = %self.id,
+            driver = inventory.driver.version,
+            devices = inventory.devices.len(),
+            denied = inventory.denied,
+            "GPUs are read"
+        );
+        if inventory.denied > 0 {
+            tracing::warn!(
+                component = %self.id,
+                denied = inventory.denied,
+                "some GPUs may not be read: the container lacks their device files or the right to use them"
+            );
+        }
+        self.open = true;
+        self.known = true;
+        self.generation += 1;
+        self.failures = 0;
+        self.reason = None;
+        self.next = None;
+        self.show();
+    }
+
+    /// Nothing can be read any more, or still.
+    pub fn closed(&mut self, closed: &Closed, now: Instant) {
+        let (component, message, reason) = (&self.id, &closed.message, closed.reason.word());
+        // Once for each state of affairs; a node without GPUs is nothing to worry about.
+        match (self.reason == Some(closed.reason), closed.reason) {
+            (true, _) => tracing::debug!(%component, reason, message, "GPUs still cannot be read"),
+            (false, Reason::NoLibrary) if !self.known => {
+                tracing::info!(%component, reason, message, "there is no GPU driver here; it is looked for again");
+            }
+            (false, Reason::Changed) => {
+                tracing::info!(%component, reason, message, "GPUs are looked for again")
+            }
+            (false, _) => tracing::warn!(%component, reason, message, "GPUs cannot be read"),
+        }
+        // One that was just open is tried at the next collection.
+        let (first, longest) =
+            if closed.reason == Reason::NoLibrary && !self.known { ABSENT } else { BROKEN };
+        let doublings = if self.open { None } else { Some(self.failures.min(16)) };
+        self.failures = if self.open { 0 } else { self.failures + 1 };
+        self.next = doublings.map(|doublings| now + first.saturating_mul(1 << doublings).min(longest));
+        self.open = false;
+        self.reason = Some(closed.reason);
+        self.show();
+    }
+
+    /// A collection has ended.
+    pub fn collected(&mut self, reports: &[Report], took: Duration, wall: u64) {
+        self.duration = took;
+        let read = |report: &Report| matches!(report.state, State::Readable | State::Asleep);
+        if self.open && (reports.is_empty() || reports.iter().any(read)) {
+            self.last_success = Some(wall as f64 / 1e9);
+        }
+    }
+
+    /// Whether anything is said of GPUs at all.
+    pub fn shows(&self) -> bool {
+        self.known || self.required
+    }
+
+    /// Whether the driver can be asked.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Times the library was opened.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Seconds that the last collection took.
+    pub fn duration(&self) -> f64 {
+        self.duration.as_secs_f64()
+    }
+
+    /// When a collection last succeeded, in seconds since 1970.
+    pub fn last_success(&self) -> Option<f64> {
+        self.last_success
+    }
+
+    fn show(&self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.set(self.open.into());
+        }
+    }
+}

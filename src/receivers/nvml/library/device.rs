@@ -1,0 +1,541 @@
+//! One device of one generation: what it has, what is due, and the report that comes of it.
+//!
+//! Whether the device has a reading is found out by asking once; what it does not have is not asked for again until
+//! the next generation, or until its MIG mode changes. A reading that is taken seldom is repeated from memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
+
+use super::Settings;
+use super::errors::{self, Class};
+use super::fields::{self, Batch};
+use super::filter::short_bus_id;
+use super::gpm::Gpm;
+use super::mig::Mig;
+use super::processes::Processes;
+use super::raw::Handle;
+use super::rows::{self, Call, ROWS, Row, Times};
+use crate::receivers::nvml::model::{
+    Closed, Glance, Group, Identity, Reading, Reason, Report, Sample, State, get,
+};
+
+/// How often a lost device is looked for, and MIG instances.
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often something is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tier {
+    /// Every time.
+    Fast,
+    /// Every minute, or more often where slow readings are.
+    Minute,
+    /// As often as the config says of slow readings.
+    Slow,
+    /// When it is this device's turn.
+    Turn,
+}
+
+/// When readings are due again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cadence {
+    /// Between two slow ones.
+    pub(super) slow: Duration,
+}
+
+/// The calls of one report.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    calls: u32,
+    unknown: u32,
+    errors: Vec<(&'static str, u32)>,
+}
+
+/// Why a device cannot be read to the end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It is lost; the others go on.
+    Lost(NvmlError),
+    /// Nothing can be read any more.
+    Closed(Closed),
+}
+
+/// One device.
+#[derive(Debug)]
+pub(super) struct Gpu {
+    /// Who it is.
+    pub(super) identity: Arc<Identity>,
+    /// Set when its MIG instances may have changed.
+    pub(super) mig_changed: Arc<AtomicBool>,
+    bond: Option<Bond>,
+    state: State,
+    look_again: Option<Instant>,
+    unknown_reports: u32,
+}
+
+/// What there is while the device can be asked.
+#[derive(Debug)]
+struct Bond {
+    handle: Handle,
+    entries: Vec<Entry>,
+    fields: Batch,
+    gpm: Gpm,
+    mig: Mig,
+    processes: Processes,
+    throttle_bits: u64,
+    warned: Vec<&'static str>,
+}
+
+/// One row with one argument.
+#[derive(Debug)]
+struct Entry {
+    row: &'static Row,
+    arg: u16,
+    support: Support,
+    due: Option<Instant>,
+    last: Vec<Sample>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Support {
+    /// It works, or nobody has asked yet.
+    Open,
+    /// The device does not have it.
+    Unsupported,
+    /// It may not be asked.
+    Denied,
+}
+
+/// What every device of a generation shares.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// The library.
+    pub(super) nvml: Arc<Nvml>,
+    /// What the user wants.
+    pub(super) settings: Arc<Settings>,
+    /// The driver's branch, such as 580.
+    pub(super) branch: u32,
+}
+
+/// What one call gave, for those who want to know what works.
+#[derive(Debug)]
+pub struct Probed {
+    /// The symbol or field.
+    pub call: String,
+    /// What it reads, as far as that is known.
+    pub readings: Vec<(Reading, u16)>,
+    /// The values, or the error's word and text.
+    pub outcome: Result<Vec<Sample>, (&'static str, String)>,
+}
+
+impl Cadence {
+    /// When something of this tier that was read now is due again; `None` for the next time.
+    pub(super) fn next(&self, tier: Tier, now: Instant) -> Option<Instant> {
+        match tier {
+            Tier::Fast | Tier::Turn => None,
+            Tier::Minute => now.checked_add(self.slow.min(MINUTE)),
+            Tier::Slow => now.checked_add(self.slow),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a call, and its error where that is one worth telling.
+    pub(super) fn note(&mut self, error: Option<&NvmlError>) {
+        self.calls += 1;
+        let Some(error) = error else { return };
+        match errors::class(error) {
+            Class::Unsupported | Class::Empty | Class::Invalid => {}
+            class => {
+                self.unknown += u32::from(class == Class::Unknown);
+                self.count(errors::word(error), 1);
+            }
+        }
+    }
+
+    /// Counts something that went wrong.
+    pub(super) fn count(&mut self, word: &'static str, by: u32) {
+        match self.errors.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += by,
+            None => self.errors.push((word, by)),
+        }
+    }
+
+    /// Whether calls were made and none of them was answered.
+    fn silent(&self) -> bool {
+        self.calls > 0 && self.unknown == self.calls
+    }
+}
+
+/// What a failed call means beyond itself, if anything.
+pub(super) fn stop(nvml: &Nvml, handle: Handle, error: NvmlError) -> Result<NvmlError, Stop> {
+    match errors::class(&error) {
+        Class::Lost => Err(Stop::Lost(error)),
+        Class::Closed(reason) => Err(Stop::Closed(errors::later(reason, &error))),
+        // A call that takes nothing but the handle tells whether that is what is wrong.
+        Class::Invalid => match handle.device(nvml).uuid() {
+            Err(cause) if errors::class(&cause) == Class::Invalid => {
+                Err(Stop::Closed(errors::later(Reason::Changed, &error)))
+            }
+            _ => Ok(error),
+        },
+        _ => Ok(error),
+    }
+}
+
+impl Gpu {
+    /// A device that answers.
+    ///
+    /// # Errors
+    /// When it stopped doing so.
+    pub(super) fn new(cx: &Context, handle: Handle, identity: Arc<Identity>) -> Result<Self, Stop> {
+        let bond = Bond::new(cx, handle)?;
+        Ok(Gpu { bond: Some(bond), state: State::Readable, ..Gpu::absent(identity, State::Readable) })
+    }
+
+    /// A device that cannot be asked now.
+    pub(super) fn absent(identity: Arc<Identity>, state: State) -> Self {
+        Gpu { identity, mig_changed: Arc::default(), bond: None, state, look_again: None, unknown_reports: 0 }
+    }
+
+    /// The handle, while there is one.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        Some(self.bond.as_ref()?.handle)
+    }
+
+    /// How many reports in a row had no answer at all; `None` while it is not asked anything.
+    pub(super) fn silent_for(&self) -> Option<u32> {
+        self.bond.as_ref().map(|_| self.unknown_reports)
+    }
+
+    /// Reads everything that is due. `turn`: whether it is this device's turn for readings that block.
+    ///
+    /// # Errors
+    /// When nothing can be read any more, of any device.
+    pub(super) fn read(&mut self, cx: &Context, now: Instant, turn: bool) -> Result<Report, Closed> {
+        if cx.settings.skip_sleeping && sleeps(&cx.settings.sysfs, &self.identity) {
+            self.state = State::Asleep;
+            return Ok(self.bare(State::Asleep, None));
+        }
+        if self.bond.is_none() {
+            if self.state == State::Lost && self.look_again.is_some_and(|at| now < at) {
+                return Ok(self.bare(State::Lost, None));
+            }
+            match self.look_again(cx) {
+                Ok(()) => {}
+                Err(Stop::Lost(error)) => return Ok(self.lose(&error, now)),
+                Err(Stop::Closed(closed)) => return Err(closed),
+            }
+        }
+        let Some(bond) = &mut self.bond else { return Ok(self.bare(State::Lost, None)) };
+        let mut tally = Tally::default();
+        let changed = self.mig_changed.swap(false, Ordering::Acquire);
+        let mut report = Report::bare(Arc::clone(&self.identity), State::Readable);
+        match bond.read(cx, &self.identity, now, turn, changed, &mut tally, &mut report) {
+            Ok(()) => {}
+            Err(Stop::Lost(error)) => return Ok(self.lose(&error, now)),
+            Err(Stop::Closed(closed)) => return Err(closed),
+        }
+        self.state = State::Readable;
+        self.unknown_reports = if tally.silent() { self.unknown_reports.saturating_add(1) } else { 0 };
+        report.errors = tally.errors;
+        Ok(report)
+    }
+
+    /// Reads what changes fastest.
+    ///
+    /// # Errors
+    /// When nothing can be read any more, of any device.
+    pub(super) fn glance(&mut self, cx: &Context) -> Result<Glance, Closed> {
+        let Some(bond) = self.bond.as_ref().filter(|_| self.state == State::Readable) else {
+            return Ok(Glance::default());
+        };
+        let gpu = bond.handle.device(&cx.nvml);
+        let check = |error: NvmlError| match stop(&cx.nvml, bond.handle, error) {
+            // The next report finds out that the device is lost.
+            Ok(_) | Err(Stop::Lost(_)) => Ok(None),
+            Err(Stop::Closed(closed)) => Err(closed),
+        };
+        let busy = if bond.has(Reading::Busy) {
+            gpu.utilization_rates().map(|busy| (busy.gpu <= 100).then_some(busy.gpu)).or_else(check)?
+        } else {
+            None
+        };
+        let power = if bond.has(Reading::Power) { gpu.power_usage().map(Some).or_else(check)? } else { None };
+        Ok(Glance { busy: busy.map(f64::from), power: power.map(f64::from) })
+    }
+
+    /// Calls everything once, whatever is known of it.
+    pub(super) fn probe(&mut self, cx: &Context) -> Vec<Probed> {
+        self.bond.as_mut().map(|bond| bond.probe(cx)).unwrap_or_default()
+    }
+
+    /// Asks the driver for a device that was lost, or asleep when the library was opened.
+    fn look_again(&mut self, cx: &Context) -> Result<(), Stop> {
+        let error = |error: NvmlError| match errors::class(&error) {
+            Class::Closed(reason) => Stop::Closed(errors::later(reason, &error)),
+            _ => Stop::Lost(error),
+        };
+        let device = cx.nvml.device_by_index(self.identity.index).map_err(error)?;
+        let uuid = device.uuid().map_err(error)?;
+        if *uuid != *self.identity.uuid {
+            let message = format!("GPU {} is another one now: {uuid}", self.identity.index);
+            return Err(Stop::Closed(Closed { reason: Reason::Changed, message }));
+        }
+        self.bond = Some(Bond::new(cx, Handle::of(&device))?);
+        tracing::info!(gpu = &*uuid, "the GPU answers again");
+        Ok(())
+    }
+
+    fn lose(&mut self, error: &NvmlError, now: Instant) -> Report {
+        if self.state != State::Lost {
+            tracing::warn!(gpu = &*self.identity.uuid, %error, "a GPU is lost; the others go on");
+        }
+        self.state = State::Lost;
+        self.bond = None;
+        self.unknown_reports = 0;
+        self.look_again = now.checked_add(MINUTE);
+        self.bare(State::Lost, Some(error))
+    }
+
+    fn bare(&self, state: State, error: Option<&NvmlError>) -> Report {
+        let mut report = Report::bare(Arc::clone(&self.identity), state);
+        report.errors.extend(error.map(|error| (errors::word(error), 1)));
+        report
+    }
+}
+
+impl Bond {
+    fn new(cx: &Context, handle: Handle) -> Result<Self, Stop> {
+        let nvml = &*cx.nvml;
+        let gpu = handle.device(nvml);
+        let groups = cx.settings.groups;
+        let count = |wanted: bool, count: &dyn Fn() -> Result<u16, NvmlError>| -> Result<u16, Stop> {
+            if !wanted {
+                return Ok(0);
+            }
+            // No fans, no links: nothing to read of them. Anything worse shows up again in the first report.
+            count().or_else(|error| stop(nvml, handle, error).map(|_| 0))
+        };
+        let fans = count(groups.has(Group::Fans), &|| {
+            gpu.num_fans().map(|fans| u16::try_from(fans.min(64)).unwrap_or(0))
+        })?;
+        let wants_links = groups.has(Group::Nvlink) || groups.has(Group::NvlinkLinks);
+        let links = count(wants_links, &|| fields::link_count(nvml, handle))?;
+        let mut entries = Vec::new();
+        for row in ROWS.iter().filter(|row| groups.has(row.group)) {
+            let times = match row.times {
+                Times::Once | Times::Instead => 1,
+                Times::Each(times) => times,
+                Times::Fans => fans,
+                Times::Links => links,
+            };
+            entries.extend((0..times).map(|arg| Entry {
+                row,
+                arg,
+                support: Support::Open,
+                due: None,
+                last: Vec::new(),
+            }));
+        }
+        Ok(Bond {
+            handle,
+            entries,
+            fields: Batch::new(groups, cx.branch, nvml.field_id_scheme()),
+            gpm: Gpm::new(handle, None),
+            mig: Mig::default(),
+            processes: Processes::default(),
+            throttle_bits: rows::throttle_bits(nvml, &gpu),
+            warned: Vec::new(),
+        })
+    }
+
+    /// Whether a row that gives this reading works.
+    fn has(&self, reading: Reading) -> bool {
+        self.entries.iter().any(|entry| {
+            entry.support == Support::Open && entry.last.iter().any(|sample| sample.reading == reading)
+        })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one report's worth of context")]
+    fn read(
+        &mut self,
+        cx: &Context,
+        identity: &Arc<Identity>,
+        now: Instant,
+        turn: bool,
+        mig_changed: bool,
+        tally: &mut Tally,
+        report: &mut Report,
+    ) -> Result<(), Stop> {
+        let (nvml, handle) = (&*cx.nvml, self.handle);
+        let groups = cx.settings.groups;
+        let cadence = Cadence { slow: cx.settings.slow_interval };
+        if groups.has(Group::Mig) && self.mig.refresh(cx, handle, now, mig_changed, tally)? {
+            self.forget();
+        }
+        let samples = &mut report.samples;
+        if let Err(error) = self.fields.read(nvml, handle, now, &cadence, tally, samples) {
+            stop(nvml, handle, error)?;
+        }
+        self.rows(cx, now, turn, &cadence, tally, samples)?;
+        if groups.has(Group::Profiling) {
+            self.gpm.read(cx, now, tally, samples)?;
+        }
+        if groups.has(Group::Mig) {
+            report.mig = self.mig.read(cx, handle, now, tally)?;
+        }
+        let wants_processes = cx.settings.processes || groups.has(Group::Process);
+        if wants_processes || groups.has(Group::Utilization) {
+            let total = get(&report.samples, Reading::MemoryTotal, 0);
+            let running = self.processes.read(cx, handle, total, tally, &mut report.samples)?;
+            if wants_processes {
+                report.processes = self.processes.load(cx, handle, running, tally)?;
+            }
+        }
+        self.warn(identity, tally);
+        Ok(())
+    }
+
+    fn rows(
+        &mut self,
+        cx: &Context,
+        now: Instant,
+        turn: bool,
+        cadence: &Cadence,
+        tally: &mut Tally,
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), Stop> {
+        let (nvml, handle) = (&*cx.nvml, self.handle);
+        let gpu = handle.device(nvml);
+        let mut before = Support::Open;
+        for entry in &mut self.entries {
+            let previous = std::mem::replace(&mut before, entry.support);
+            if entry.support != Support::Open
+                || (entry.row.times == Times::Instead && previous != Support::Unsupported)
+            {
+                continue;
+            }
+            let waits = entry.due.is_some_and(|due| now < due) || (entry.row.tier == Tier::Turn && !turn);
+            if waits {
+                samples.extend_from_slice(&entry.last);
+                continue;
+            }
+            let mut call = Call {
+                nvml,
+                gpu: &gpu,
+                handle,
+                throttle_bits: self.throttle_bits,
+                before: samples,
+                out: std::mem::take(&mut entry.last),
+            };
+            call.out.clear();
+            let outcome = (entry.row.read)(&mut call, entry.arg);
+            entry.last = call.out;
+            tally.note(outcome.as_ref().err());
+            match outcome {
+                Ok(()) => {
+                    entry.due = cadence.next(entry.row.tier, now);
+                    samples.extend_from_slice(&entry.last);
+                }
+                Err(error) => {
+                    entry.last.clear();
+                    let error = stop(nvml, handle, error)?;
+                    entry.support = match errors::class(&error) {
+                        Class::Unsupported | Class::Invalid => {
+                            tracing::debug!(call = entry.row.call, argument = entry.arg, %error, "a reading is not there");
+                            Support::Unsupported
+                        }
+                        Class::Denied => Support::Denied,
+                        _ => Support::Open,
+                    };
+                    before = entry.support;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out anew what the device has.
+    fn forget(&mut self) {
+        for entry in &mut self.entries {
+            entry.support = Support::Open;
+            entry.due = None;
+            entry.last.clear();
+        }
+        self.gpm = Gpm::new(self.handle, None);
+        self.processes = Processes::default();
+    }
+
+    /// Says once of each kind of failure that it happens.
+    fn warn(&mut self, identity: &Identity, tally: &Tally) {
+        for (word, _) in &tally.errors {
+            if !self.warned.contains(word) {
+                self.warned.push(word);
+                let hint = match *word {
+                    "no_permission" => {
+                        "some readings need more rights, such as CAP_SYS_ADMIN; they are left out"
+                    }
+                    "irq_issue" => "the kernel sees a problem with the device's interrupts",
+                    "corrupted_inforom" => "the device's infoROM is damaged; other readings go on",
+                    _ => "a reading failed; it is tried again",
+                };
+                tracing::warn!(gpu = &*identity.uuid, error = word, "{hint}");
+            }
+        }
+    }
+
+    fn probe(&mut self, cx: &Context) -> Vec<Probed> {
+        let (nvml, handle) = (&*cx.nvml, self.handle);
+        let gpu = handle.device(nvml);
+        let failed = |error: NvmlError| (errors::word(&error), error.to_string());
+        let mut probed = Vec::new();
+        match self.fields.probe(nvml, handle) {
+            Ok(answers) => probed.extend(answers.into_iter().map(|answer| Probed {
+                call: format!("field {}", answer.id),
+                readings: vec![answer.reading],
+                outcome: answer.outcome.map_err(failed).map(|value| {
+                    let (reading, index) = answer.reading;
+                    value.map(|value| Sample { reading, index, value }).into_iter().collect()
+                }),
+            })),
+            Err(error) => probed.push(Probed {
+                call: "nvmlDeviceGetFieldValues".to_owned(),
+                readings: Vec::new(),
+                outcome: Err(failed(error)),
+            }),
+        }
+        for entry in &self.entries {
+            let mut call = Call {
+                nvml,
+                gpu: &gpu,
+                handle,
+                throttle_bits: self.throttle_bits,
+                before: &[],
+                out: Vec::new(),
+            };
+            let outcome = (entry.row.read)(&mut call, entry.arg);
+            let argument = match entry.row.times {
+                Times::Once | Times::Instead => String::new(),
+                Times::Each(_) | Times::Fans | Times::Links => format!(" {}", entry.arg),
+            };
+            probed.push(Probed {
+                call: format!("{}{argument}", entry.row.call),
+                readings: call.out.iter().map(|sample| (sample.reading, sample.index)).collect(),
+                outcome: outcome.map(|()| call.out).map_err(failed),
+            });
+        }
+        probed
+    }
+}
+
+/// Whether the system has put the device to sleep; only sysfs is asked, which does not wake it.
+pub(super) fn sleeps(sysfs: &Path, identity: &Identity) -> bool {
+    let Some(bus) = identity.pci_bus_id.as_deref() else { return false };
+    let status = sysfs.join("bus/pci/devices").join(short_bus_id(bus)).join("power/runtime_status");
+    std::fs::read_to_string(status).is_ok_and(|status| status.trim() == "suspended")
+}
