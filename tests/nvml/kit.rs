@@ -139,7 +139,14 @@ impl Rig {
         let keeper: Arc<dyn Consumer> = Arc::new(Keeper { batches: sender, logs: logs.clone() });
         let outputs: Outputs = Signal::ALL.map(|signal| (signal != Signal::Traces).then(|| keeper.clone()));
         receiver.start(outputs, &run).await.unwrap();
-        Rig { nvml, metrics, supervisor, receiver: Mutex::new(receiver), batches: tokio::sync::Mutex::new(batches), logs }
+        Rig {
+            nvml,
+            metrics,
+            supervisor,
+            receiver: Mutex::new(receiver),
+            batches: tokio::sync::Mutex::new(batches),
+            logs,
+        }
     }
 
     /// The next request of metrics. Every one is looked at: no series twice, no number that is not one.
