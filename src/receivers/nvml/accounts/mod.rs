@@ -13,7 +13,7 @@
 //!
 //! # What it costs
 //!
-//! A row is found by its names and takes no memory while it exists already: some microseconds for a hundred shares. Rows
+//! A row is found by its names and takes no memory while it exists already: tens of microseconds for a hundred shares. Rows
 //! are kept for ten minutes after they were last held, so that their last value is seen, and there are at most 10,000.
 
 mod payers;

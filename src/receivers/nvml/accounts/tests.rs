@@ -2,6 +2,7 @@
 
 mod edges;
 mod payers;
+mod random;
 mod table;
 
 use std::sync::Arc;
