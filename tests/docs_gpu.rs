@@ -41,8 +41,7 @@ const DCGMS: &str = "| In dcgm-exporter | Ours |";
 
 /// Attributes that every metric of a device has, and the container's.
 const COMMON: [&str; 4] = ["hw.id", "hw.name", "hw.parent", "hw.type"];
-const CONTAINER: [&str; 4] =
-    ["k8s.namespace.name", "k8s.pod.name", "k8s.container.name", "k8s.pod.uid"];
+const CONTAINER: [&str; 4] = ["k8s.namespace.name", "k8s.pod.name", "k8s.container.name", "k8s.pod.uid"];
 
 /// The rows of the tables whose head starts with `head`: their cells.
 fn rows(head: &str) -> Vec<Vec<&'static str>> {
@@ -244,12 +243,17 @@ fn older_series_keep_their_names() {
 #[test]
 fn series_that_the_page_mentions_exist() {
     let mut known: BTreeSet<String> = all().chain(LEGACY).chain(DCGM).map(in_prometheus).collect();
-    known.extend(["gpu_tenant", "gpu_model", "gpu_id", "gpu_name", "hw_id", "hw_gpu_task", "hw_sensor_location"].map(str::to_owned));
-    known.extend(["nvidia_gpu_clock", "nvidia_gpu_throttle_reason", "nvidia_gpu_exporter"].map(str::to_owned));
+    known.extend(
+        ["gpu_tenant", "gpu_model", "gpu_id", "gpu_name", "hw_id", "hw_gpu_task", "hw_sensor_location"]
+            .map(str::to_owned),
+    );
+    known
+        .extend(["nvidia_gpu_clock", "nvidia_gpu_throttle_reason", "nvidia_gpu_exporter"].map(str::to_owned));
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut checked = 0;
     for text in PAGE.split(|c| !word(c)) {
-        let ours = ["hw_", "nvidia_gpu_", "gpu_tenant", "gpu_price"].iter().any(|start| text.starts_with(start));
+        let ours =
+            ["hw_", "nvidia_gpu_", "gpu_tenant", "gpu_price"].iter().any(|start| text.starts_with(start));
         if !ours {
             continue;
         }
@@ -306,7 +310,9 @@ fn attributes_are_those_that_are_sent() {
         let labels: BTreeSet<String> = cells[1].split(", ").map(|label| code(label).to_owned()).collect();
         assert_eq!(seen[code(cells[0])].attributes, labels, "{}", cells[0]);
     }
-    for label in seen.iter().filter(|(name, _)| name.starts_with("DCGM_")).flat_map(|(_, sent)| &sent.attributes) {
+    for label in
+        seen.iter().filter(|(name, _)| name.starts_with("DCGM_")).flat_map(|(_, sent)| &sent.attributes)
+    {
         assert!(PAGE.contains(&format!("`{label}`")), "{label}");
     }
 }
@@ -368,13 +374,13 @@ fn the_example_is_what_accounts_come_to() {
     let mut last: BTreeMap<(String, String, String), [f64; 3]> = BTreeMap::new();
     for passed in 0..=24 * 60u32 {
         let now = begin + minute * passed;
-        let share = |(hours, share): &(f64, Share)| {
-            (f64::from(passed) <= hours * 60.0).then(|| share.clone())
-        };
+        let share =
+            |(hours, share): &(f64, Share)| (f64::from(passed) <= hours * 60.0).then(|| share.clone());
         let shares: Vec<Share> = held.iter().filter_map(share).collect();
         accounts.advance(now, u64::from(passed) * 60_000_000_000, minute, &shares, &reports);
         for row in accounts.rows() {
-            let key = (row.tenant().to_owned(), row.pod().unwrap_or_default().to_owned(), row.gpu().to_owned());
+            let key =
+                (row.tenant().to_owned(), row.pod().unwrap_or_default().to_owned(), row.gpu().to_owned());
             last.insert(key, [row.allocated(), row.busy().unwrap_or_default(), row.cost().unwrap()]);
         }
     }
