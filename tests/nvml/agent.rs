@@ -93,7 +93,8 @@ fn an_agent_reads_gpus_through_losses_and_reloads() {
     let stats = nvml.stats();
     assert_eq!(stats.misuse, Vec::<String>::new());
     assert_eq!((stats.up, stats.event_sets, stats.gpm_samples), (0, 0, 0), "everything is given back");
-    assert!(stats.inits >= 2 && stats.inits == stats.shutdowns);
+    // The library was closed in between: it counts from when it was last loaded.
+    assert!(stats.inits >= 1 && stats.inits == stats.shutdowns, "{stats:?}");
 }
 
 #[test]
