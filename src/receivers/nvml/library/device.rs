@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
@@ -21,40 +21,10 @@ use super::probe::{self, Probed};
 use super::processes::Processes;
 use super::raw::Handle;
 use super::rows::{self, Call, ROWS, Row, Times};
+use super::tally::{Cadence, MINUTE, Tally, Tier};
 use crate::receivers::nvml::model::{
     Closed, Glance, Group, Identity, Reading, Reason, Report, Sample, State, get,
 };
-
-/// How often a lost device is looked for, and MIG instances.
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
-
-/// How often something is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tier {
-    /// Every time.
-    Fast,
-    /// Every minute, or more often where slow readings are.
-    Minute,
-    /// As often as the config says of slow readings.
-    Slow,
-    /// When it is this device's turn.
-    Turn,
-}
-
-/// When readings are due again.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cadence {
-    /// Between two slow ones.
-    pub(super) slow: Duration,
-}
-
-/// The calls of one report.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    calls: u32,
-    unknown: u32,
-    errors: Vec<(&'static str, u32)>,
-}
 
 /// Why a device cannot be read to the end.
 #[derive(Debug)]
@@ -120,45 +90,6 @@ pub(super) struct Context {
     pub(super) settings: Arc<Settings>,
     /// The driver's branch, such as 580.
     pub(super) branch: u32,
-}
-
-impl Cadence {
-    /// When something of this tier that was read now is due again; `None` for the next time.
-    pub(super) fn next(&self, tier: Tier, now: Instant) -> Option<Instant> {
-        match tier {
-            Tier::Fast | Tier::Turn => None,
-            Tier::Minute => now.checked_add(self.slow.min(MINUTE)),
-            Tier::Slow => now.checked_add(self.slow),
-        }
-    }
-}
-
-impl Tally {
-    /// Counts a call, and its error where that is one worth telling.
-    pub(super) fn note(&mut self, error: Option<&NvmlError>) {
-        self.calls += 1;
-        let Some(error) = error else { return };
-        match errors::class(error) {
-            Class::Unsupported | Class::Empty | Class::Invalid => {}
-            class => {
-                self.unknown += u32::from(class == Class::Unknown);
-                self.count(errors::word(error), 1);
-            }
-        }
-    }
-
-    /// Counts something that went wrong.
-    pub(super) fn count(&mut self, word: &'static str, by: u32) {
-        match self.errors.iter_mut().find(|(known, _)| *known == word) {
-            Some((_, count)) => *count += by,
-            None => self.errors.push((word, by)),
-        }
-    }
-
-    /// Whether calls were made and none of them was answered.
-    fn silent(&self) -> bool {
-        self.calls > 0 && self.unknown == self.calls
-    }
 }
 
 /// What a failed call means beyond itself, if anything.
@@ -367,6 +298,9 @@ impl Bond {
         let cadence = Cadence { slow: cx.settings.slow_interval };
         if groups.has(Group::Mig) && self.mig.refresh(cx, handle, now, mig_changed, tally)? {
             self.forget();
+        }
+        if self.mig.moved() {
+            self.gpm = Gpm::new(handle, None);
         }
         let samples = &mut report.samples;
         if let Err(error) = self.fields.read(nvml, handle, now, &cadence, tally, samples) {

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
 
 use super::errors::{self, Class};
 use super::raw::{self, EventSet, Handle, RawEvent};
@@ -143,7 +144,7 @@ impl Thread {
                     worked = true;
                     self.take(nvml, event, devices);
                 }
-                Err(error) if errors::class(&error) == Class::Empty => worked = true,
+                Err(NvmlError::Timeout) => worked = true,
                 Err(error) => {
                     tracing::debug!(%error, "waiting for events failed; it begins anew");
                     return worked;
@@ -151,6 +152,12 @@ impl Thread {
             }
             self.hand_on();
         }
+        // The set is given up with what has come in the meantime: a lost device tells why it is lost.
+        for _ in 0..MOST_WAITING {
+            let Ok(event) = set.wait(0) else { break };
+            self.take(nvml, event, devices);
+        }
+        self.hand_on();
         worked
     }
 
@@ -211,10 +218,7 @@ impl Thread {
 }
 
 /// A set with the events of all devices that can tell of any; `None` when there are no such devices.
-fn register(
-    nvml: &Arc<Nvml>,
-    devices: &[Watched],
-) -> Result<Option<EventSet>, nvml_wrapper::error::NvmlError> {
+fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Option<EventSet>, NvmlError> {
     let mut wanted: Vec<(Handle, u64)> = Vec::with_capacity(devices.len());
     for device in devices {
         match raw::event_types(nvml, device.handle) {

@@ -8,9 +8,9 @@ use std::time::Instant;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{FieldIdScheme, Nvml};
 
-use super::device::{Cadence, Tally, Tier};
 use super::errors::{self, Class};
 use super::raw::{self, ALL_LINKS, FieldKey, Handle, Number};
+use super::tally::{Cadence, Tally, Tier};
 use crate::receivers::nvml::model::{Group, Groups, Reading, Sample, Value, get};
 
 /// How many links there are.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use nvml_wrapper::error::NvmlError;
 
-use super::device::{Context, Stop, Tally, stop};
+use super::device::{Context, Stop, stop};
 use super::errors::{self, Class};
 use super::raw::{GpmSample, Handle};
+use super::tally::Tally;
 use crate::receivers::nvml::model::{Reading, Sample};
 
 /// Counters of a shorter time are noise.

@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use nvml_wrapper::error::NvmlError;
 
-use super::device::{Context, MINUTE, Stop, Tally, stop};
+use super::device::{Context, Stop, stop};
 use super::errors::{self, Class};
 use super::gpm::Gpm;
 use super::raw::{self, Handle};
 use super::rows::{self, Call};
+use super::tally::{MINUTE, Tally};
 use crate::receivers::nvml::model::{Group, MigIdentity, MigReport, Sample};
 
 /// NVIDIA has built nothing with more slots.
@@ -30,6 +31,7 @@ pub(super) struct Mig {
     instances: Vec<Instance>,
     looked: Option<Instant>,
     refused: bool,
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,11 @@ impl Mig {
             self.instances.clear();
         }
         Ok(before.is_some_and(|before| before != mode))
+    }
+
+    /// Whether instances came or went since this was asked. Counters of before and after do not go together.
+    pub(super) fn moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Reads all instances.
@@ -143,8 +150,10 @@ impl Mig {
                 return Ok(());
             }
         };
-        let total = gpu.memory_info().map(|memory| memory.total).ok();
+        let total = gpu.memory_info().map(|memory| memory.total);
+        let total = total.or_else(|_| raw::memory_v1(&cx.nvml, parent).map(|memory| memory.total)).ok();
         let mut found: Vec<Instance> = Vec::new();
+        let mut came = false;
         for slot in 0..slots {
             let instance =
                 gpu.mig_device_by_index(slot).and_then(|device| identify(cx, Handle::of(&device), total));
@@ -165,14 +174,19 @@ impl Mig {
             let known = self.instances.iter().position(|known| known.identity == identity);
             found.push(match known.map(|at| self.instances.swap_remove(at)) {
                 Some(known) => Instance { handle, first, ..known },
-                None => Instance {
-                    handle,
-                    first,
-                    gpm: Gpm::new(parent, Some(identity.gpu_instance)),
-                    identity,
-                    memory: Memory::V2,
-                },
+                None => {
+                    came = true;
+                    let gpm = Gpm::new(parent, Some(identity.gpu_instance));
+                    Instance { handle, first, gpm, identity, memory: Memory::V2 }
+                }
             });
+        }
+        // What was known and is found is no longer in the old list.
+        self.moved = came || !self.instances.is_empty();
+        if self.moved {
+            for instance in &mut found {
+                instance.gpm = Gpm::new(parent, Some(instance.identity.gpu_instance));
+            }
         }
         self.instances = found;
         Ok(())

@@ -8,6 +8,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
 use super::DEFAULT_LIBRARY;
+use super::errors::{self, Class};
 use super::raw;
 use crate::receivers::nvml::model::{Closed, Driver, Group, Groups, Identity, Reason};
 
@@ -30,7 +31,7 @@ pub(super) fn load(path: Option<&Path>, worked_before: bool) -> Result<Nvml, Clo
         Err(NvmlError::FailedToLoadSymbol(_)) => init(InitFlags::empty()),
         other => other,
     };
-    let nvml = nvml.map_err(|error| super::errors::at_init(&error, path, worked_before))?;
+    let nvml = nvml.map_err(|error| errors::at_init(&error, path, worked_before))?;
     if raw::can_shut_down(&nvml) {
         return Ok(nvml);
     }
@@ -60,32 +61,31 @@ pub(super) fn branch(version: &str) -> u32 {
 /// Who a device is. What it does not tell is left out.
 ///
 /// # Errors
-/// When it does not even tell its UUID.
+/// When it does not even tell its UUID, or went away in the middle.
 pub(super) fn identity(gpu: &Device<'_>, index: u32, groups: Groups) -> Result<Identity, NvmlError> {
     let uuid = gpu.uuid()?;
     let wants_links = groups.has(Group::Nvlink) || groups.has(Group::NvlinkLinks);
+    let capability = told(gpu.cuda_compute_capability())?;
+    let virtualization = match told(gpu.virtualization_mode())? {
+        Some(GpuVirtualizationMode::PassThrough) => Some("passthrough"),
+        Some(GpuVirtualizationMode::Vgpu) => Some("vgpu"),
+        Some(GpuVirtualizationMode::HostVgpu) => Some("host_vgpu"),
+        Some(GpuVirtualizationMode::HostVsga) => Some("host_vsga"),
+        Some(GpuVirtualizationMode::Bare) | None => None,
+    };
     Ok(Identity {
         uuid: uuid.into(),
         index,
-        name: gpu.name().unwrap_or_default().into(),
-        pci_bus_id: gpu.pci_info().ok().map(|pci| pci.bus_id),
-        minor: gpu.minor_number().ok(),
-        serial: text(gpu.serial()),
-        vbios: text(gpu.vbios_version()),
-        architecture: gpu.architecture().ok().map(|a| format!("{a:?}")).filter(|a| a != "Unknown"),
-        compute_capability: gpu
-            .cuda_compute_capability()
-            .ok()
-            .map(|version| format!("{}.{}", version.major, version.minor)),
-        part_number: text(gpu.board_part_number()),
-        virtualization: match gpu.virtualization_mode() {
-            Ok(GpuVirtualizationMode::PassThrough) => Some("passthrough".to_owned()),
-            Ok(GpuVirtualizationMode::Vgpu) => Some("vgpu".to_owned()),
-            Ok(GpuVirtualizationMode::HostVgpu) => Some("host_vgpu".to_owned()),
-            Ok(GpuVirtualizationMode::HostVsga) => Some("host_vsga".to_owned()),
-            Ok(GpuVirtualizationMode::Bare) | Err(_) => None,
-        },
-        nvlink_version: if wants_links { gpu.link_wrapper_for(0).version().ok() } else { None },
+        name: told(gpu.name())?.unwrap_or_default().into(),
+        pci_bus_id: told(gpu.pci_info())?.map(|pci| pci.bus_id),
+        minor: told(gpu.minor_number())?,
+        serial: text(gpu.serial())?,
+        vbios: text(gpu.vbios_version())?,
+        architecture: told(gpu.architecture())?.map(|a| format!("{a:?}")).filter(|a| a != "Unknown"),
+        compute_capability: capability.map(|version| format!("{}.{}", version.major, version.minor)),
+        part_number: text(gpu.board_part_number())?,
+        virtualization: virtualization.map(str::to_owned),
+        nvlink_version: if wants_links { told(gpu.link_wrapper_for(0).version())? } else { None },
         compute_slices: compute_slices(gpu),
     })
 }
@@ -100,8 +100,21 @@ pub(super) fn unknown(index: u32) -> Identity {
     }
 }
 
-fn text(answer: Result<String, NvmlError>) -> Option<String> {
-    answer.ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+/// What a device does not have is left out; that it went away in the middle is not.
+fn told<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
+    match answer {
+        Ok(told) => Ok(Some(told)),
+        // A word that `nvml-wrapper` does not know, such as an architecture, looks like a code.
+        Err(NvmlError::UnexpectedVariant(_)) => Ok(None),
+        Err(error) => match errors::class(&error) {
+            Class::Lost | Class::Closed(_) => Err(error),
+            _ => Ok(None),
+        },
+    }
+}
+
+fn text(answer: Result<String, NvmlError>) -> Result<Option<String>, NvmlError> {
+    Ok(told(answer)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 fn compute_slices(gpu: &Device<'_>) -> u32 {

@@ -8,9 +8,10 @@ use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::{ProcessInfo, ProcessUtilizationSample};
 
-use super::device::{Context, Stop, Tally, stop};
+use super::device::{Context, Stop, stop};
 use super::errors::{self, Class};
 use super::raw::Handle;
+use super::tally::Tally;
 use crate::receivers::nvml::model::{Process, ProcessKind, Reading, Sample, Value};
 
 /// The word under which entries that cannot be are counted.

@@ -12,8 +12,8 @@ use nvml_wrapper::enum_wrappers::nv_link::ErrorCounter;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 
-use super::device::Tier::{self, Fast, Minute, Slow, Turn};
 use super::raw::{self, Handle};
+use super::tally::Tier::{self, Fast, Minute, Slow, Turn};
 use crate::receivers::nvml::model::Group::{self, *};
 use crate::receivers::nvml::model::{Reading, Sample, Value, get};
 
