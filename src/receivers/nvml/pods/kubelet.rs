@@ -90,6 +90,11 @@ impl Kubelet {
         self.answered.is_some_and(holds).then_some(&self.claims)
     }
 
+    /// Everything the kubelet said last, whether or not that holds still.
+    pub fn last(&self) -> &[Held] {
+        &self.claims.held
+    }
+
     /// Asks, for at most the configured time.
     pub async fn refresh(&mut self, now: Instant) {
         let due = self.allocatable_at.is_none_or(|at| now >= at);
