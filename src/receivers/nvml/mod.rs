@@ -34,7 +34,6 @@ pub mod pods;
 pub mod simulate;
 mod worker;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,8 +91,8 @@ impl Receiver for Nvml {
                 Arc::new(move |sink| Box::new(Simulated::new(&simulate, groups, schedule.clone(), sink)))
             }
             _ => {
-                let settings = Arc::new(self.library(cx));
-                Arc::new(move |sink| library::source((*settings).clone(), sink))
+                let settings = library::Settings::new(&self.config, cx.supervisor.clone());
+                Arc::new(move |sink| library::source(settings.clone(), sink))
             }
         };
         let setup = Setup {
@@ -120,26 +119,6 @@ impl Receiver for Nvml {
         let _ = tokio::time::timeout_at(deadline, running.task).await;
         for way in [running.ways.metrics, running.ways.logs].into_iter().flatten() {
             way.close(deadline).await;
-        }
-    }
-}
-
-impl Nvml {
-    /// What the driver's library is read with.
-    fn library(&self, cx: &RunContext) -> library::Settings {
-        let config = &self.config;
-        let path = &config.library_path;
-        library::Settings {
-            library: (!path.is_empty()).then(|| PathBuf::from(path)),
-            groups: config.groups.on(),
-            devices: config.devices.clone(),
-            slow_interval: config.slow_interval,
-            skip_sleeping: config.skip_sleeping,
-            // Who holds a GPU is also known by its processes.
-            processes: config.accounts(),
-            sysfs: PathBuf::from("/sys"),
-            proc: PathBuf::from(&config.processes.root),
-            supervisor: cx.supervisor.clone(),
         }
     }
 }
