@@ -394,7 +394,8 @@ async fn what_cannot_be_mapped_is_said_once() {
     rig.node.give("a/two/main", "acme.com/gpu-slice", &["slice-1", "slice-2"]);
     rig.node.claim("a/three/main", "gpu.nvidia.com");
     rig.node.claim("a/four/main", "gpu.nvidia.com");
-    rig.node.claim("a/four/main", "net.example.com");
+    rig.node.claim("a/four/main", "compute-domain.nvidia.com");
+    rig.node.give("a/four/main", "nvidia.com/hostdev", &["0000:3b:00.2"]);
     // Somebody has the second GPU, and nobody can tell who: it is not nobody's.
     let want = ["GPU-00 a/one/main 1.00 0.50 Kubelet", "GPU-01 Unknown 1.00 0.50 None"];
     for _ in 0..3 {

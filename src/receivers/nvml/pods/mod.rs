@@ -7,6 +7,13 @@
 //! answers nonsense, is remembered for a while and then not believed any more, and devices go on without owners. Memory is
 //! bounded by what a node can have.
 //!
+//! # What is not known
+//!
+//! * Only version `v1` of the kubelet's API is spoken, which is there from Kubernetes 1.20.
+//! * GPUs that are allocated dynamically (`gpu.nvidia.com`), and ids that no known plugin gives, do not tell the GPU. While
+//!   a container holds one of these, a GPU that nobody is known to hold is not nobody's: it is unknown whose it is, unless
+//!   a process gives it away.
+//!
 //! # Names of pods
 //!
 //! The kubelet names namespace, pod and container, and no uid. Processes lead to a uid and a container id; their names come
