@@ -205,7 +205,7 @@ fn the_dashboard_is_sound() {
         .map(|v| v["name"].as_str().unwrap())
         .collect();
     assert_eq!(variables, ["datasource", "node", "gpu", "tenant"]);
-    let known = Regex::new(r"\$(\{datasource\}|node|gpu|tenant|__rate_interval)").unwrap();
+    let known = Regex::new(r"\$(\{datasource\}|node|gpu|tenant|__rate_interval|1\b)").unwrap();
 
     let (mut ids, mut titles, mut cells) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {

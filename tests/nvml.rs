@@ -14,9 +14,15 @@
     reason = "test code: a surprise must fail loudly"
 )]
 
+#[path = "nvml/codes.rs"]
+mod codes;
 #[path = "nvml/kit.rs"]
 mod kit;
+#[path = "nvml/mig.rs"]
+mod mig;
 #[path = "nvml/readings.rs"]
 mod readings;
 #[path = "nvml/table.rs"]
 mod table;
+#[path = "nvml/values.rs"]
+mod values;

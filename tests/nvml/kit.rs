@@ -74,7 +74,7 @@ pub struct Rig {
     pub nvml: Arc<StandIn>,
     pub metrics: Arc<Metrics>,
     pub supervisor: Supervisor,
-    receiver: Box<dyn Receiver>,
+    receiver: Mutex<Box<dyn Receiver>>,
     batches: tokio::sync::Mutex<mpsc::Receiver<Batch>>,
     logs: Arc<Mutex<Vec<Record>>>,
 }
@@ -139,7 +139,14 @@ impl Rig {
         let keeper: Arc<dyn Consumer> = Arc::new(Keeper { batches: sender, logs: logs.clone() });
         let outputs: Outputs = Signal::ALL.map(|signal| (signal != Signal::Traces).then(|| keeper.clone()));
         receiver.start(outputs, &run).await.unwrap();
-        Rig { nvml, metrics, supervisor, receiver, batches: tokio::sync::Mutex::new(batches), logs }
+        Rig {
+            nvml,
+            metrics,
+            supervisor,
+            receiver: Mutex::new(receiver),
+            batches: tokio::sync::Mutex::new(batches),
+            logs,
+        }
     }
 
     /// The next request of metrics. Every one is looked at: no series twice, no number that is not one.
@@ -190,8 +197,8 @@ impl Rig {
     }
 
     /// Stops the receiver and shows that it was a good guest: nothing misused, nothing left open.
-    pub async fn stop(mut self) {
-        self.receiver.stop(Instant::now() + SOON).await;
+    pub async fn stop(self) {
+        self.receiver.into_inner().unwrap().stop(Instant::now() + SOON).await;
         assert_eq!(self.supervisor.panicked(), 0);
         let stats = self.nvml.stats();
         assert_eq!(stats.misuse, Vec::<String>::new());
@@ -199,9 +206,9 @@ impl Rig {
     }
 
     /// Stops the receiver, however the library was treated.
-    pub async fn abandon(mut self, within: Duration) -> Duration {
+    pub async fn abandon(self, within: Duration) -> Duration {
         let begin = Instant::now();
-        self.receiver.stop(begin + within).await;
+        self.receiver.into_inner().unwrap().stop(begin + within).await;
         begin.elapsed()
     }
 }

@@ -19,6 +19,7 @@
 pub mod agent;
 pub mod grpc;
 pub mod http;
+pub mod kubelet;
 pub mod load;
 pub mod loki;
 pub mod otlp;

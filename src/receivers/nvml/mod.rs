@@ -23,7 +23,7 @@ pub mod accounts;
 pub mod catalogue;
 mod collector;
 pub mod config;
-mod emit;
+pub mod emit;
 mod events;
 mod health;
 pub mod holders;

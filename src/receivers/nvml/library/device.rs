@@ -21,13 +21,11 @@ use super::processes::Processes;
 use super::raw::Handle;
 use super::rows::{self, Call, ROWS, Row, Times};
 use crate::receivers::nvml::model::{
-    Closed, Glance, Group, Identity, Reading, Reason, Report, Sample, State, Value, get,
+    Closed, Glance, Group, Identity, Reading, Reason, Report, Sample, State, get,
 };
 
 /// How often a lost device is looked for, and MIG instances.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// Bits of what holds clocks back that mean trouble with the hardware.
-const HARDWARE_SLOWDOWN: [u16; 3] = [3, 6, 7];
 
 /// How often something is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -388,13 +386,16 @@ impl Bond {
         if groups.has(Group::Profiling) {
             self.gpm.read(cx, now, tally, samples)?;
         }
-        status(samples);
         if groups.has(Group::Mig) {
             report.mig = self.mig.read(cx, handle, now, tally)?;
         }
-        if cx.settings.processes || groups.has(Group::Process) {
+        let wants_processes = cx.settings.processes || groups.has(Group::Process);
+        if wants_processes || groups.has(Group::Utilization) {
             let total = get(&report.samples, Reading::MemoryTotal, 0);
-            report.processes = self.processes.read(cx, handle, total, tally, &mut report.samples)?;
+            let running = self.processes.read(cx, handle, total, tally, &mut report.samples)?;
+            if wants_processes {
+                report.processes = self.processes.load(cx, handle, running, tally)?;
+            }
         }
         self.warn(identity, tally);
         Ok(())
@@ -537,21 +538,4 @@ pub(super) fn sleeps(sysfs: &Path, identity: &Identity) -> bool {
     let Some(bus) = identity.pci_bus_id.as_deref() else { return false };
     let status = sysfs.join("bus/pci/devices").join(short_bus_id(bus)).join("power/runtime_status");
     std::fs::read_to_string(status).is_ok_and(|status| status.trim() == "suspended")
-}
-
-/// Adds what the readings say about the device as a whole.
-fn status(samples: &mut Vec<Sample>) {
-    let set = |reading, index| get(samples, reading, index).is_some_and(|value| value.as_f64() > 0.0);
-    let state = if set(Reading::RemapFailed, 0) {
-        3
-    } else if set(Reading::RecoveryAction, 0)
-        || set(Reading::RemapPending, 0)
-        || HARDWARE_SLOWDOWN.iter().any(|&bit| set(Reading::ThrottleActive, bit))
-    {
-        1
-    } else {
-        0
-    };
-    let one = |index| Sample { reading: Reading::Status, index, value: Value::from(index == state) };
-    samples.extend((0..4).map(one));
 }

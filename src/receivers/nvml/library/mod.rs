@@ -356,23 +356,4 @@ fn watched(gpus: &[Gpu]) -> Vec<Watched> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_device_has_its_turn_once_a_round() {
-        let mut turn = Turn::default();
-        let mut round = |lost: usize| -> Vec<usize> {
-            (0..3)
-                .filter(|&at| {
-                    let its = turn.is(at);
-                    let state = if at == lost { State::Lost } else { State::Readable };
-                    turn.after(at, state, 3);
-                    its && at != lost
-                })
-                .collect()
-        };
-        assert_eq!([round(9), round(9), round(9), round(9)], [[0], [1], [2], [0]]);
-        assert_eq!(round(1), [2], "a lost one leaves it to the next");
-    }
-}
+mod tests;

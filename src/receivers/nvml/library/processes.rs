@@ -92,20 +92,22 @@ impl Processes {
             };
             samples.push(Sample { reading: Reading::ProcessCount, index, value: possible.into() });
         }
-        self.load(cx, handle, tally, &mut processes)?;
         Ok(processes)
     }
 
     /// Adds how busy each keeps the device.
-    fn load(
+    ///
+    /// # Errors
+    /// When the device or the driver is gone.
+    pub(super) fn load(
         &mut self,
         cx: &Context,
         handle: Handle,
+        mut processes: Vec<Process>,
         tally: &mut Tally,
-        processes: &mut [Process],
-    ) -> Result<(), Stop> {
+    ) -> Result<Vec<Process>, Stop> {
         if self.load_over || processes.is_empty() {
-            return Ok(());
+            return Ok(processes);
         }
         let gpu = handle.device(&cx.nvml);
         let seen = self.seen;
@@ -120,17 +122,17 @@ impl Processes {
                 let error = stop(&cx.nvml, handle, error)?;
                 self.load_over =
                     matches!(errors::class(&error), Class::Unsupported | Class::Invalid | Class::Denied);
-                return Ok(());
+                return Ok(processes);
             }
         };
         let means = means(&loads, seen);
         self.seen = loads.iter().map(|load| load.timestamp).max().unwrap_or(seen).max(seen);
-        for process in processes {
+        for process in &mut processes {
             if let Some(load) = means.get(&process.pid) {
                 process.load = *load;
             }
         }
-        Ok(())
+        Ok(processes)
     }
 }
 

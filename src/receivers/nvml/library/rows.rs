@@ -323,8 +323,7 @@ pub(super) fn memory(c: &mut Call<'_>) -> Result<(), NvmlError> {
     c.u64(Reading::MemoryTotal, 0, memory.total)?;
     c.u64(Reading::MemoryUsed, 0, memory.used)?;
     c.u64(Reading::MemoryFree, 0, memory.free)?;
-    c.u64(Reading::MemoryReserved, 0, memory.reserved)?;
-    fill(c, memory.used, memory.total.saturating_sub(memory.reserved))
+    c.u64(Reading::MemoryReserved, 0, memory.reserved)
 }
 
 /// Memory as drivers before that tell it: nothing is known of the reserve.
@@ -332,8 +331,7 @@ pub(super) fn memory_v1(c: &mut Call<'_>) -> Result<(), NvmlError> {
     let memory = raw::memory_v1(c.nvml, c.handle)?;
     c.u64(Reading::MemoryTotal, 0, memory.total)?;
     c.u64(Reading::MemoryUsed, 0, memory.used)?;
-    c.u64(Reading::MemoryFree, 0, memory.free)?;
-    fill(c, memory.used, memory.total)
+    c.u64(Reading::MemoryFree, 0, memory.free)
 }
 
 /// The bits of what a device can tell of why its clocks are held back. Where it cannot say, all that have a meaning.
@@ -342,13 +340,6 @@ pub(super) fn throttle_bits(nvml: &Nvml, gpu: &Device<'_>) -> u64 {
         .map(|reasons| reasons.bits())
         .or_else(|_| raw::supported_event_reasons(nvml, Handle::of(gpu)))
         .unwrap_or_else(|_| ThrottleReasons::all().bits())
-}
-
-fn fill(c: &mut Call<'_>, used: u64, of: u64) -> Result<(), NvmlError> {
-    if of == 0 || of == u64::MAX || used == u64::MAX {
-        return Ok(());
-    }
-    c.put(Reading::MemoryFill, 0, (used as f64 / of as f64).min(1.0))
 }
 
 fn link_errors(c: &mut Call<'_>, link: u16, kind: u16, counter: ErrorCounter) -> Result<(), NvmlError> {
