@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 failed while running, 2 wrong arguments, 65 wrong data, 78 wrong config. Answers go to
 //! stdout, findings about the config to stderr (or, as JSON, to stdout where that is the answer).
 
+mod gpu;
 mod input;
 mod names;
 mod relabel;
@@ -109,6 +110,8 @@ enum Command {
     Names(names::NamesArgs),
     /// Tells what relabelling rules do
     Relabel(relabel::RelabelArgs),
+    /// Looks at the GPUs of this node
+    Gpu(gpu::GpuArgs),
     /// Prints the config merged and expanded
     #[command(alias = "print-initial-config")]
     PrintConfig(PrintArgs),
@@ -213,6 +216,7 @@ fn act(cli: Cli) -> Result<ExitCode, String> {
         }
         Command::Names(args) => names::run(&args, &cli.sources),
         Command::Relabel(args) => relabel::run(&args, &cli.sources),
+        Command::Gpu(args) => Ok(gpu::run(&args, output)),
         Command::PrintConfig(args) => {
             let loaded = invocation(&cli.sources)?.load();
             // The answer is on stdout: findings stay off it.

@@ -1,6 +1,7 @@
 //! Who holds which GPU, asked of a kubelet that speaks the real protocol over a unix socket: pods that come, go and
 //! come again, a kubelet that restarts, stalls, refuses or talks nonsense.
 
+#![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,10 +11,15 @@
     reason = "test code"
 )]
 
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "nvml/kit.rs"]
+mod kit;
+#[path = "nvml_pods/receiver.rs"]
+mod receiver;
 mod support;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -89,18 +95,8 @@ impl Rig {
         self.directory.path().join("kubelet.sock")
     }
 
-    /// A process of a container whose log is there.
     fn process(&self, pid: u32, pod: &str, namespace: &str, container: &str) {
-        let id = format!("{pid:064x}");
-        let directory = self.directory.path().join("proc").join(pid.to_string());
-        std::fs::create_dir_all(&directory).unwrap();
-        let cgroup = format!("0::/kubepods/pod{pid:032x}/{id}\n");
-        std::fs::write(directory.join("cgroup"), cgroup).unwrap();
-        let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 1 1 0 0 20 0 1 0 77 1000 10 184467";
-        std::fs::write(directory.join("stat"), format!("{pid} (python) {fields}\n")).unwrap();
-        let logs = self.directory.path().join("log/containers");
-        std::fs::create_dir_all(&logs).unwrap();
-        std::fs::write(logs.join(format!("{pod}_{namespace}_{container}-{id}.log")), "").unwrap();
+        process(self.directory.path(), pid, pod, namespace, container);
     }
 
     /// One collection, ten seconds after the last.
@@ -127,6 +123,19 @@ impl Rig {
     fn requests(&self, result: &str) -> i64 {
         self.metric("tidegate_nvml_pod_resources_requests", &[("receiver", "nvml/1"), ("result", result)])
     }
+}
+
+/// A process of a container whose log is there, below `proc` and `log`.
+fn process(root: &Path, pid: u32, pod: &str, namespace: &str, container: &str) {
+    let id = format!("{pid:064x}");
+    let directory = root.join("proc").join(pid.to_string());
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("cgroup"), format!("0::/kubepods/pod{pid:032x}/{id}\n")).unwrap();
+    let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 1 1 0 0 20 0 1 0 77 1000 10 184467";
+    std::fs::write(directory.join("stat"), format!("{pid} (python) {fields}\n")).unwrap();
+    let logs = root.join("log/containers");
+    std::fs::create_dir_all(&logs).unwrap();
+    std::fs::write(logs.join(format!("{pod}_{namespace}_{container}-{id}.log")), "").unwrap();
 }
 
 fn gpu(index: u32) -> Report {
@@ -393,4 +402,16 @@ async fn what_cannot_be_mapped_is_said_once() {
     rig.node.remove("a/four");
     assert_eq!(rig.collect(&[gpu(0), gpu(1)]).await[1], "GPU-01 Unallocated 1.00 0.50 None");
     assert_eq!(rig.metric("tidegate_nvml_pod_resources_unmapped_devices", &[]), 0);
+}
+
+#[tokio::test]
+async fn processes_of_another_system_are_noticed_once() {
+    let mut rig = Rig::new();
+    let _kubelet = rig.node.serve(&rig.socket());
+    let used = [runs(gpu(0), 500, 10.0)];
+    for _ in 0..5 {
+        assert_eq!(rig.collect(&used).await, ["GPU-00 Unknown 1.00 0.50 None"]);
+    }
+    let lines = rig.log.take();
+    assert_eq!(lines.iter().filter(|line| line.contains("hostPID")).count(), 1, "{lines:?}");
 }

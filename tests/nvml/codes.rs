@@ -148,15 +148,17 @@ async fn leaves_out_one_reading(code: u32, comes_back: bool, counted: bool) -> V
     wrong
 }
 
-/// Runs a check for each code, all at once.
+/// Runs a check for each code, some at a time.
 async fn for_all<F>(codes: &[u32], check: impl Fn(u32) -> F)
 where
     F: Future<Output = Vec<String>> + Send + 'static,
 {
-    let running: Vec<_> = codes.iter().map(|&code| tokio::spawn(check(code))).collect();
     let mut wrong = Vec::new();
-    for check in running {
-        wrong.extend(check.await.unwrap());
+    for codes in codes.chunks(5) {
+        let running: Vec<_> = codes.iter().map(|&code| tokio::spawn(check(code))).collect();
+        for check in running {
+            wrong.extend(check.await.unwrap());
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -191,7 +193,9 @@ async fn an_invalid_field_is_one_that_is_not_supported() {
     let mut devices = devices(&classes, 0);
     for (device, reading) in devices.iter_mut().zip(&classes) {
         let fields = reading.keys().into_iter().filter(|key| key.starts_with("field/"));
-        fields.for_each(|key| drop(device.fail(key, 2)));
+        fields.for_each(|key| {
+            device.fail(key, 2);
+        });
     }
     let uuids: Vec<String> = devices.iter().map(|device| device.uuid.clone()).collect();
     let rig = Rig::start(scenario(devices), SETTINGS).await;
@@ -241,7 +245,13 @@ async fn a_failing_question_costs_what_depends_on_it() {
 async fn lost_and_reset_required_drop_the_device_alone() {
     for_all(&[15, 16], |code| async move {
         let classes = classes();
-        let devices = devices(&classes, code);
+        let mut devices = devices(&classes, code);
+        // No driver says so of one field alone.
+        for (device, reading) in devices.iter_mut().zip(&classes) {
+            if reading.name().starts_with("field/") {
+                device.fail("nvmlDeviceGetFieldValues", code);
+            }
+        }
         let uuids: Vec<String> = devices.iter().map(|device| device.uuid.clone()).collect();
         let rig = Rig::start(scenario(devices), SETTINGS).await;
         // A profiling metric alone is no device.
@@ -301,7 +311,9 @@ async fn codes_of_the_life_cycle_end_the_generation_whatever_call_they_come_from
         }
         for (key, rig) in &rigs {
             rig.next().await;
-            rig.nvml.edit(|s| drop(s.gpu(0).fault(key, Fault::code(code).times(1))));
+            rig.nvml.edit(|s| {
+                s.gpu(0).fault(key, Fault::code(code).times(1));
+            });
         }
         for (key, rig) in rigs {
             let generation = |export: &Export| export.value("nvidia.gpu.nvml.generation", "") >= 2.0;

@@ -56,6 +56,8 @@ pub struct Point {
 pub struct Export {
     pub points: Vec<Point>,
     pub resource: BTreeMap<String, String>,
+    /// Places of points by name and attributes.
+    by_key: HashMap<String, usize>,
 }
 
 /// One log record.
@@ -231,29 +233,32 @@ impl Export {
                 export.points.extend(points(metric));
             }
         }
+        for (at, point) in export.points.iter().enumerate() {
+            let key = point.key();
+            assert!(export.by_key.insert(key.clone(), at).is_none(), "twice: {key}");
+        }
         export
+    }
+
+    /// The point with this name and exactly these attributes.
+    pub fn exactly(&self, name: &str, attributes: &BTreeMap<String, String>) -> Option<&Point> {
+        self.by_key.get(&key(name, attributes)).map(|&at| &self.points[at])
     }
 
     fn check(&self, items: usize) {
         assert_eq!(self.points.len(), items, "the batch knows how many points it has");
-        let mut seen = BTreeMap::new();
         for point in &self.points {
-            let key = point.key();
-            assert!(seen.insert(key.clone(), ()).is_none(), "twice: {key}");
+            let key = || point.key();
             if let Some(value) = point.value {
-                assert!(value.is_finite(), "{key} = {value}");
+                assert!(value.is_finite(), "{} = {value}", key());
                 // What NVML writes for "not available", and what one gets who reads it with a sign.
                 let sentinel = value >= u64::MAX as f64 || value == f64::from(u32::MAX) || value == -1.0;
-                assert!(!sentinel, "{key} = {value}");
+                assert!(!sentinel, "{} = {value}", key());
             }
             if point.shape == Shape::Counter {
-                assert!(point.value.unwrap_or_default() >= 0.0, "{key}");
-                assert!(
-                    point.start > 0 && point.start <= point.time,
-                    "{key}: {} {}",
-                    point.start,
-                    point.time
-                );
+                assert!(point.value.unwrap_or_default() >= 0.0, "{}", key());
+                let (start, time) = (point.start, point.time);
+                assert!(start > 0 && start <= time, "{}: {start} {time}", key());
             }
         }
     }
@@ -311,9 +316,17 @@ impl Export {
 impl Point {
     /// Name and attributes.
     pub fn key(&self) -> String {
-        let attributes = self.attributes.iter().map(|(key, value)| format!("{key}={value}"));
-        format!("{}{{{}}}", self.name, attributes.collect::<Vec<_>>().join(" "))
+        key(&self.name, &self.attributes)
     }
+}
+
+fn key(name: &str, attributes: &BTreeMap<String, String>) -> String {
+    let mut key = format!("{name}{{");
+    for (at, (attribute, value)) in attributes.iter().enumerate() {
+        let between = if at == 0 { "" } else { " " };
+        key.extend([between, attribute, "=", value]);
+    }
+    key + "}"
 }
 
 /// `k=v k=v` as pairs; a value ends at the next key, so that it may hold spaces.

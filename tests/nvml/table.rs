@@ -57,6 +57,7 @@ nvmlDeviceGetBAR1MemoryInfo = [274877906944, 274876858368, 1048576]
   nvidia.gpu.bar1.memory.usage | By | updown | | 1048576
 
 nvmlDeviceGetTemperature/0 = 52
+nvmlDeviceGetTemperatureV/0 = 52
   hw.temperature | Cel | gauge | hw.sensor_location=gpu | 52
 
 field/82 = 61

@@ -168,11 +168,15 @@ async fn a_counter_that_turns_back_begins_anew() {
     let of = |export: &Export| export.one("hw.gpu.io", "network.io.direction=transmit").clone();
     let first = of(&rig.next().await);
     assert_eq!(first.start, first.time, "its true start is not known");
-    rig.nvml.edit(|s| drop(s.gpu(0).field(197, 4_294_900_000_u64)));
+    rig.nvml.edit(|s| {
+        s.gpu(0).field(197, 4_294_900_000_u64);
+    });
     let second = of(&rig.fresh().await);
     assert!(second.value > first.value);
     assert_eq!(second.start, first.start);
-    rig.nvml.edit(|s| drop(s.gpu(0).field(197, 5000)));
+    rig.nvml.edit(|s| {
+        s.gpu(0).field(197, 5000);
+    });
     let third = of(&rig.fresh().await);
     assert!(third.start > second.start, "a value below the last one is a reset");
     assert_eq!(third.value, Some(5000.0));

@@ -147,3 +147,86 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::model::{Driver, Identity};
+    use super::*;
+
+    fn closed(reason: Reason) -> Closed {
+        Closed { reason, message: "why".to_owned() }
+    }
+
+    fn inventory() -> Inventory {
+        Inventory {
+            driver: Arc::new(Driver::default()),
+            devices: vec![Arc::new(Identity::default())],
+            denied: 0,
+        }
+    }
+
+    /// Seconds until the library may be opened again, after each of so many failures.
+    fn pauses(health: &mut Health, reason: Reason, times: usize) -> Vec<u64> {
+        let now = Instant::now();
+        let mut out = Vec::new();
+        for _ in 0..times {
+            health.closed(&closed(reason), now);
+            let may = |seconds: u64| health.may_open(now + Duration::from_secs(seconds));
+            out.push((0..1000).find(|&seconds| may(seconds)).unwrap());
+        }
+        out
+    }
+
+    #[test]
+    fn tries_come_less_and_less_often() {
+        let metrics = Metrics::new();
+        let mut never = Health::new("nvml", false, &metrics);
+        assert_eq!(pauses(&mut never, Reason::NoLibrary, 6), [30, 60, 120, 240, 300, 300]);
+        assert_eq!(pauses(&mut Health::new("b", false, &metrics), Reason::DriverNotLoaded, 2), [5, 10]);
+        let mut once = Health::new("c", false, &metrics);
+        once.opened(&inventory());
+        // What was there a moment ago is looked for at once, then with pauses.
+        let want = [0, 5, 10, 20, 40, 60, 60];
+        assert_eq!(pauses(&mut once, Reason::DriverNotLoaded, 7), want);
+        once.opened(&inventory());
+        assert_eq!(pauses(&mut once, Reason::NoLibrary, 2), [0, 5]);
+        assert_eq!(once.generation(), 2);
+    }
+
+    #[test]
+    fn a_node_that_never_had_gpus_says_nothing_unless_told_to() {
+        let metrics = Metrics::new();
+        for required in [false, true] {
+            let mut health = Health::new("nvml", required, &metrics);
+            health.closed(&closed(Reason::NoLibrary), Instant::now());
+            assert_eq!(health.shows(), required);
+            health.opened(&inventory());
+            health.closed(&closed(Reason::DriverNotLoaded), Instant::now());
+            assert!(health.shows() && !health.is_open(), "what was there once is missed");
+        }
+    }
+
+    #[test]
+    fn success_is_a_device_that_was_read_or_a_node_without_any() {
+        let identity = Arc::new(Identity::default());
+        let cases = [
+            (vec![State::Readable, State::Lost], true),
+            (vec![State::Asleep], true),
+            (vec![State::Lost, State::Hung], false),
+            (vec![], true),
+        ];
+        for (states, success) in cases {
+            let mut health = Health::new("nvml", false, &Metrics::new());
+            let reports: Vec<Report> =
+                states.iter().map(|&state| Report::bare(identity.clone(), state)).collect();
+            health.collected(&reports, Duration::from_millis(1500), 7_000_000_000);
+            assert_eq!(health.last_success(), None, "the library is not open");
+            health.opened(&inventory());
+            health.collected(&reports, Duration::from_millis(1500), 7_000_000_000);
+            assert_eq!(health.last_success(), success.then_some(7.0), "{states:?}");
+            assert_eq!(health.duration(), 1.5);
+        }
+    }
+}

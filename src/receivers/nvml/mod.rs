@@ -34,7 +34,6 @@ pub mod pods;
 pub mod simulate;
 mod worker;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -92,8 +91,8 @@ impl Receiver for Nvml {
                 Arc::new(move |sink| Box::new(Simulated::new(&simulate, groups, schedule.clone(), sink)))
             }
             _ => {
-                let settings = Arc::new(self.library(cx));
-                Arc::new(move |sink| library::source((*settings).clone(), sink))
+                let settings = self.library(cx);
+                Arc::new(move |sink| library::source(settings.clone(), sink))
             }
         };
         let setup = Setup {
@@ -128,18 +127,18 @@ impl Nvml {
     /// What the driver's library is read with.
     fn library(&self, cx: &RunContext) -> library::Settings {
         let config = &self.config;
-        let path = &config.library_path;
         library::Settings {
-            library: (!path.is_empty()).then(|| PathBuf::from(path)),
+            library: (!config.library_path.is_empty()).then(|| config.library_path.clone().into()),
             groups: config.groups.on(),
             devices: config.devices.clone(),
             slow_interval: config.slow_interval,
             skip_sleeping: config.skip_sleeping,
-            // Who holds a GPU is also known by its processes.
+            // Who holds a GPU, and which part of it, is also known by its processes.
             processes: config.accounts(),
-            sysfs: PathBuf::from("/sys"),
-            proc: PathBuf::from(&config.processes.root),
+            sysfs: "/sys".into(),
+            proc: config.processes.root.clone().into(),
             supervisor: cx.supervisor.clone(),
+            memory: library::Memory::default(),
         }
     }
 }

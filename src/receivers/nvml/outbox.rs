@@ -213,3 +213,6 @@ impl Inner {
         verdict.await.unwrap_or_else(|_| Verdict::retry("no verdict"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use super::fields::{self, Batch};
 use super::filter::short_bus_id;
 use super::gpm::Gpm;
 use super::mig::Mig;
+use super::probe::{self, Probed};
 use super::processes::Processes;
 use super::raw::Handle;
 use super::rows::{self, Call, ROWS, Row, Times};
@@ -119,17 +120,6 @@ pub(super) struct Context {
     pub(super) settings: Arc<Settings>,
     /// The driver's branch, such as 580.
     pub(super) branch: u32,
-}
-
-/// What one call gave, for those who want to know what works.
-#[derive(Debug)]
-pub struct Probed {
-    /// The symbol or field.
-    pub call: String,
-    /// What it reads, as far as that is known.
-    pub readings: Vec<(Reading, u16)>,
-    /// The values, or the error's word and text.
-    pub outcome: Result<Vec<Sample>, (&'static str, String)>,
 }
 
 impl Cadence {
@@ -270,8 +260,8 @@ impl Gpu {
     }
 
     /// Calls everything once, whatever is known of it.
-    pub(super) fn probe(&mut self, cx: &Context) -> Vec<Probed> {
-        self.bond.as_mut().map(|bond| bond.probe(cx)).unwrap_or_default()
+    pub(super) fn probe(&self, cx: &Context) -> Vec<Probed> {
+        self.bond.as_ref().map(|bond| bond.probe(cx)).unwrap_or_default()
     }
 
     /// Asks the driver for a device that was lost, or asleep when the library was opened.
@@ -489,26 +479,10 @@ impl Bond {
         }
     }
 
-    fn probe(&mut self, cx: &Context) -> Vec<Probed> {
+    fn probe(&self, cx: &Context) -> Vec<Probed> {
         let (nvml, handle) = (&*cx.nvml, self.handle);
         let gpu = handle.device(nvml);
-        let failed = |error: NvmlError| (errors::word(&error), error.to_string());
-        let mut probed = Vec::new();
-        match self.fields.probe(nvml, handle) {
-            Ok(answers) => probed.extend(answers.into_iter().map(|answer| Probed {
-                call: format!("field {}", answer.id),
-                readings: vec![answer.reading],
-                outcome: answer.outcome.map_err(failed).map(|value| {
-                    let (reading, index) = answer.reading;
-                    value.map(|value| Sample { reading, index, value }).into_iter().collect()
-                }),
-            })),
-            Err(error) => probed.push(Probed {
-                call: "nvmlDeviceGetFieldValues".to_owned(),
-                readings: Vec::new(),
-                outcome: Err(failed(error)),
-            }),
-        }
+        let mut probed = probe::fields(&self.fields, nvml, handle);
         for entry in &self.entries {
             let mut call = Call {
                 nvml,
@@ -521,14 +495,11 @@ impl Bond {
             let outcome = (entry.row.read)(&mut call, entry.arg);
             let argument = match entry.row.times {
                 Times::Once | Times::Instead => String::new(),
-                Times::Each(_) | Times::Fans | Times::Links => format!(" {}", entry.arg),
+                Times::Each(_) | Times::Fans | Times::Links => format!("/{}", entry.arg),
             };
-            probed.push(Probed {
-                call: format!("{}{argument}", entry.row.call),
-                readings: call.out.iter().map(|sample| (sample.reading, sample.index)).collect(),
-                outcome: outcome.map(|()| call.out).map_err(failed),
-            });
+            probed.push(Probed::new(format!("{}{argument}", entry.row.call), outcome.map(|()| call.out)));
         }
+        probed.extend(probe::others(nvml, handle));
         probed
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn at_init(error: &NvmlError, path: Option<&Path>, worked_before: boo
     let library = path.map_or_else(|| super::DEFAULT_LIBRARY.to_owned(), |path| path.display().to_string());
     let (reason, message) = match error {
         NvmlError::LibloadingError(cause) => {
-            let absent = match path {
+            let absent = match path.filter(|path| path.components().count() > 1) {
                 Some(path) => !path.exists(),
                 // The loader's message names the library itself, not one that the library in turn needs.
                 None => cause.to_string().contains(&format!("{library}: cannot open shared object file")),

@@ -16,13 +16,14 @@ mod filter;
 mod gpm;
 mod mig;
 mod open;
+mod probe;
 mod processes;
 mod raw;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nvml_wrapper::error::NvmlError;
@@ -32,13 +33,12 @@ use self::errors::Class;
 use self::events::{Watched, Watcher};
 use self::filter::Filter;
 use self::raw::Handle;
-use super::config::NvmlConfig;
 use super::model::{
     Closed, EventSink, Glance, Group, Groups, Identity, Inventory, Reason, Report, Source, State,
 };
 use crate::pipeline::runtime::Supervisor;
 
-pub use self::device::Probed;
+pub use self::probe::Probed;
 
 /// Where the system's loader finds the driver's library.
 pub const DEFAULT_LIBRARY: &str = "libnvidia-ml.so.1";
@@ -66,6 +66,20 @@ pub struct Settings {
     pub proc: PathBuf,
     /// Who watches over the thread that waits for events.
     pub supervisor: Supervisor,
+    /// What sources with these settings, and clones of them, remember.
+    pub memory: Memory,
+}
+
+/// What outlives a generation, and a source that was given up because the driver holds its thread. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Memory(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Devices that were ever seen, by their number.
+    seen: BTreeMap<u32, Arc<Identity>>,
+    /// Whether a device was ever read.
+    worked: bool,
 }
 
 /// See [`source`].
@@ -75,10 +89,6 @@ pub struct Library {
     filter: Filter,
     events: EventSink,
     generation: Option<Generation>,
-    /// Devices that were ever seen, by their number.
-    seen: BTreeMap<u32, Arc<Identity>>,
-    /// Whether a device was ever read.
-    worked: bool,
 }
 
 /// From one initialisation to the next. The order of the fields is the order in which they are given back.
@@ -98,20 +108,18 @@ struct Turn {
     used: bool,
 }
 
-impl Settings {
-    /// What the config says.
-    pub fn new(config: &NvmlConfig, supervisor: Supervisor) -> Self {
-        Settings {
-            library: (!config.library_path.is_empty()).then(|| PathBuf::from(&config.library_path)),
-            groups: config.groups.on(),
-            devices: config.devices.clone(),
-            slow_interval: config.slow_interval,
-            skip_sleeping: config.skip_sleeping,
-            processes: config.accounts() && config.processes.enabled,
-            sysfs: PathBuf::from("/sys"),
-            proc: PathBuf::from(&config.processes.root),
-            supervisor,
-        }
+impl Memory {
+    /// No call into the driver is made while this is held: one that does not come back would stop every source.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn worked(&self) -> bool {
+        self.known().worked
+    }
+
+    fn at(&self, index: u32) -> Option<Arc<Identity>> {
+        self.known().seen.get(&index).cloned()
     }
 }
 
@@ -128,8 +136,6 @@ impl Library {
             settings: Arc::new(settings),
             events,
             generation: None,
-            seen: BTreeMap::new(),
-            worked: false,
         }
     }
 
@@ -140,8 +146,8 @@ impl Library {
     }
 
     /// What the driver has at this number.
-    fn meet(&mut self, cx: &Context, index: u32) -> Met {
-        let known = self.seen.get(&index).cloned();
+    fn meet(&self, cx: &Context, index: u32) -> Met {
+        let known = self.settings.memory.at(index);
         if let Some(identity) = &known
             && self.settings.skip_sleeping
             && device::sleeps(&self.settings.sysfs, identity)
@@ -157,7 +163,7 @@ impl Library {
                 // The same allocation for the same device, so that comparing is cheap.
                 let identity =
                     known.filter(|known| **known == identity).unwrap_or_else(|| Arc::new(identity));
-                self.seen.insert(index, Arc::clone(&identity));
+                self.settings.memory.known().seen.insert(index, Arc::clone(&identity));
                 if !self.filter.takes(&identity) {
                     return Met::Filtered;
                 }
@@ -188,7 +194,7 @@ impl Library {
             _ => "the others go on",
         };
         tracing::warn!(index, %error, "a GPU cannot be read: {hint}");
-        let identity = self.seen.get(&index).cloned().unwrap_or_else(|| Arc::new(open::unknown(index)));
+        let identity = self.settings.memory.at(index).unwrap_or_else(|| Arc::new(open::unknown(index)));
         match self.met(Gpu::absent(identity, State::Lost)) {
             Met::Gpu(gpu) if matches!(error, NvmlError::Unknown) => Met::Silent(gpu),
             met => met,
@@ -219,17 +225,17 @@ enum Met {
 impl Source for Library {
     fn open(&mut self, skip: &[u32], entering: &mut dyn FnMut(u32)) -> Result<Inventory, Closed> {
         self.close();
-        let nvml = open::load(self.settings.library.as_deref(), self.worked)?;
+        let worked = self.settings.memory.worked();
+        let nvml = open::load(self.settings.library.as_deref(), worked)?;
         let driver = Arc::new(open::driver(&nvml));
         let count = nvml.device_count().map_err(|error| match errors::class(&error) {
             Class::Closed(reason) => errors::later(reason, &error),
-            _ => errors::at_init(&error, self.settings.library.as_deref(), self.worked),
+            _ => errors::at_init(&error, self.settings.library.as_deref(), worked),
         })?;
-        if count == 0 && !self.seen.is_empty() {
-            return Err(Closed {
-                reason: Reason::Changed,
-                message: format!("the driver shows no GPU, where there were {}", self.seen.len()),
-            });
+        let seen = self.settings.memory.known().seen.len();
+        if count == 0 && seen > 0 {
+            let message = format!("the driver shows no GPU, where there were {seen}");
+            return Err(Closed { reason: Reason::Changed, message });
         }
         let cx = Context {
             branch: open::branch(&driver.version),
@@ -256,7 +262,7 @@ impl Source for Library {
             }
         }
         if asked > 0 && silent == asked {
-            return Err(errors::at_init(&NvmlError::Unknown, self.settings.library.as_deref(), self.worked));
+            return Err(errors::at_init(&NvmlError::Unknown, self.settings.library.as_deref(), worked));
         }
         let watcher = if self.settings.groups.has(Group::Events) {
             let (nvml, events) = (Arc::clone(&cx.nvml), self.events.clone());
@@ -289,7 +295,9 @@ impl Source for Library {
             let message = format!("the driver has answered nothing for {SILENT_REPORTS} collections");
             return Err(Closed { reason: Reason::Other, message });
         }
-        self.worked |= report.state == State::Readable && !report.samples.is_empty();
+        if report.state == State::Readable && !report.samples.is_empty() {
+            self.settings.memory.known().worked = true;
+        }
         Ok(report)
     }
 

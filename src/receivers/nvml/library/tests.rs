@@ -32,6 +32,7 @@ fn settings(library: PathBuf) -> Settings {
         sysfs: PathBuf::from("/nonexistent"),
         proc: PathBuf::from("/nonexistent"),
         supervisor: Supervisor::default(),
+        memory: Memory::default(),
     }
 }
 
@@ -334,7 +335,7 @@ fn reasons_of_a_failed_start() {
     let mut rig = Rig::with(profile::h200(1), |s| s.library = Some("/nonexistent/libnvidia-ml.so.1".into()));
     assert_eq!(rig.refused(), Reason::NoLibrary);
     let mut rig = Rig::with(profile::h200(1), |s| s.library = Some("no-such-nvml.so.7".into()));
-    assert_eq!(rig.refused(), Reason::BadLibrary, "the system's loader does not find it");
+    assert_eq!(rig.refused(), Reason::NoLibrary, "the system's loader does not find it");
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "not a library").unwrap();
     let mut rig = Rig::with(profile::h200(1), |s| s.library = Some(file.path().into()));
@@ -435,7 +436,7 @@ fn values_that_are_none_are_left_out() {
         gpu.set("nvmlDeviceGetMarginTemperature", -3);
         gpu.set("nvmlDeviceGetNvLinkState/0", 2);
         gpu.raw_field(82, 0, 64);
-        gpu.raw_field(138, 3, u64::MAX);
+        gpu.unset(&["field/138/4294967295"]).raw_field(138, 3, u64::MAX);
     });
     rig.open();
     let report = rig.read(0);

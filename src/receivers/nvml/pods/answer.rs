@@ -149,3 +149,169 @@ fn string(message: &[u8], number: u32) -> Result<&str, Fault> {
 fn text(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|_| Fault::Text)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+
+    #[derive(Clone, PartialEq, Message)]
+    struct List {
+        #[prost(message, repeated, tag = "1")]
+        pods: Vec<Pod>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Pod {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "2")]
+        namespace: String,
+        #[prost(message, repeated, tag = "3")]
+        containers: Vec<Of>,
+        #[prost(int64, repeated, tag = "4")]
+        cpu_ids: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Of {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(message, repeated, tag = "2")]
+        devices: Vec<Devices>,
+        #[prost(message, repeated, tag = "5")]
+        dynamic: Vec<Dynamic>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Devices {
+        #[prost(string, tag = "1")]
+        resource: String,
+        #[prost(string, repeated, tag = "2")]
+        ids: Vec<String>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Dynamic {
+        #[prost(string, tag = "2")]
+        claim_name: String,
+        #[prost(message, repeated, tag = "4")]
+        claimed: Vec<Claimed>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Claimed {
+        #[prost(string, tag = "2")]
+        driver: String,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Allocatable {
+        #[prost(message, repeated, tag = "1")]
+        devices: Vec<Devices>,
+        #[prost(int64, repeated, tag = "2")]
+        cpu_ids: Vec<i64>,
+    }
+
+    fn devices() -> impl Strategy<Value = Vec<Devices>> {
+        let one = ("[a-z./]{0,9}", prop::collection::vec("\\PC{0,9}", 0..4));
+        prop::collection::vec(one.prop_map(|(resource, ids)| Devices { resource, ids }), 0..4)
+    }
+
+    fn lists() -> impl Strategy<Value = List> {
+        let claimed = "[a-z]{0,5}".prop_map(|driver| Claimed { driver });
+        let dynamic = ("[a-z]{0,5}", prop::collection::vec(claimed, 0..3))
+            .prop_map(|(claim_name, claimed)| Dynamic { claim_name, claimed });
+        let of = ("\\PC{0,5}", devices(), prop::collection::vec(dynamic, 0..3))
+            .prop_map(|(name, devices, dynamic)| Of { name, devices, dynamic });
+        let pod = (
+            "[a-z]{0,9}",
+            "[a-z]{0,9}",
+            prop::collection::vec(of, 0..3),
+            prop::collection::vec(0i64..9, 0..3),
+        );
+        let pod = pod.prop_map(|(name, namespace, containers, cpu_ids)| Pod {
+            name,
+            namespace,
+            containers,
+            cpu_ids,
+        });
+        prop::collection::vec(pod, 0..4).prop_map(|pods| List { pods })
+    }
+
+    /// Everything in a list, in order, as text.
+    fn known(list: &List) -> Vec<String> {
+        let mut all = Vec::new();
+        for (pod, of) in list.pods.iter().flat_map(|pod| pod.containers.iter().map(move |of| (pod, of))) {
+            let owner = format!("{} {} {}", pod.namespace, pod.name, of.name);
+            for devices in &of.devices {
+                all.extend(devices.ids.iter().map(|id| format!("{owner} {} {id}", devices.resource)));
+            }
+            let claimed = of.dynamic.iter().flat_map(|dynamic| &dynamic.claimed);
+            all.extend(claimed.map(|claimed| format!("{owner} by {}", claimed.driver)));
+        }
+        all
+    }
+
+    fn read(message: &[u8]) -> Result<Vec<String>, Fault> {
+        let mut all = Vec::new();
+        list(message, |of, given| {
+            let owner = format!("{} {} {}", of.namespace, of.pod, of.container);
+            all.push(match given {
+                Given::Device { resource, id } => format!("{owner} {resource} {id}"),
+                Given::Dynamic { driver } => format!("{owner} by {driver}"),
+            });
+        })?;
+        Ok(all)
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_means_what_prost_reads(of in lists()) {
+            prop_assert_eq!(read(&of.encode_to_vec()), Ok(known(&of)));
+        }
+
+        #[test]
+        fn so_does_what_there_is(devices in devices()) {
+            let message = Allocatable { devices: devices.clone(), cpu_ids: vec![1, 2] }.encode_to_vec();
+            let mut all = Vec::new();
+            prop_assert_eq!(allocatable(&message, |resource, id| all.push(format!("{resource} {id}"))), Ok(()));
+            let want = devices.iter().flat_map(|d| d.ids.iter().map(|id| format!("{} {id}", d.resource)));
+            prop_assert_eq!(all, want.collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn damage_is_a_fault_or_another_message(of in lists(), at: prop::sample::Index, byte: u8) {
+            let mut message = of.encode_to_vec();
+            if !message.is_empty() {
+                let at = at.index(message.len());
+                message[at] = byte;
+            }
+            if let Ok(other) = List::decode(&message[..]) {
+                prop_assert_eq!(read(&message), Ok(known(&other)));
+            }
+        }
+    }
+
+    #[test]
+    fn names_may_come_after_what_they_name() {
+        // Containers, then name and namespace; devices, then the container's name; an id, then the resource's.
+        let devices = [b"\x12\x05GPU-1" as &[u8], b"\x0a\x01r"].concat();
+        let container = [b"\x12\x0a" as &[u8], &devices, b"\x0a\x01c"].concat();
+        let pod = [b"\x1a\x0f" as &[u8], &container, b"\x12\x01n\x0a\x01x\x0a\x01p"].concat();
+        let message = [&[0x0a, pod.len() as u8] as &[u8], &pod].concat();
+        assert_eq!(read(&message), Ok(vec!["n p c r GPU-1".to_owned()]));
+    }
+
+    #[test]
+    fn faults_are_named() {
+        assert_eq!(read(b"\x0a\x05\x0a"), Err(Fault::Wire(WireError::Truncated)));
+        assert_eq!(read(b"\x08\x05"), Err(Fault::Wire(WireError::WrongType)));
+        assert_eq!(read(b"\x0a\x03\x0a\x01\xff"), Err(Fault::Text));
+        assert_eq!(read(&[0x0a, 0].repeat(MOST_PODS)), Ok(Vec::new()));
+        assert_eq!(read(&[0x0a, 0].repeat(MOST_PODS + 1)), Err(Fault::TooManyPods));
+        assert_eq!(allocatable(b"\x0a\x03\x12\x01\xff", |_, _| ()), Err(Fault::Text));
+    }
+}

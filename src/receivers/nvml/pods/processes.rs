@@ -20,6 +20,8 @@ use crate::receivers::nvml::holders::Holder;
 const MOST_LOOKS: usize = 1024;
 /// What is read of a file: groups have a line a hierarchy.
 const MOST_BYTES: u64 = 16 << 10;
+/// Rounds without any process found after which that is no accident.
+const STRANGE_ROUNDS: u32 = 3;
 /// What the server of the multi-process service is called; it works for its clients, which are listed themselves.
 const MPS: &str = "nvidia-cuda-mps";
 
@@ -46,6 +48,8 @@ pub(super) struct Processes {
     round: u64,
     looks: usize,
     full: bool,
+    /// Rounds in a row in which none of the processes was there; none after that was said.
+    strange: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Processes {
             round: 0,
             looks: 0,
             full: false,
+            strange: Some(0),
         }
     }
 
@@ -89,7 +94,25 @@ impl Processes {
             );
         }
         self.full = full;
+        self.notice_strangers();
         self.find_names(now);
+    }
+
+    /// Says once that these are not the processes of the host.
+    fn notice_strangers(&mut self) {
+        if self.looks == 0 {
+            return;
+        }
+        let Some(rounds) = &mut self.strange else { return };
+        *rounds = if self.known.is_empty() { *rounds + 1 } else { 0 };
+        if *rounds >= STRANGE_ROUNDS {
+            self.strange = None;
+            tracing::warn!(
+                root = %self.root.display(),
+                hint = "set hostPID: true, or mount the host's /proc and name it in processes: {root: …}",
+                "none of the processes on the GPUs is there: their pods cannot be found"
+            );
+        }
     }
 
     /// Whose it is, if it was looked at in this round.

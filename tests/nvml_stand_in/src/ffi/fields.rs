@@ -73,10 +73,11 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
             let value = unsafe { &mut *values.add(at) };
             let args = [value.id, value.scope];
             let field = Call::with("field", &args);
-            state.count(format!("field/{}", value.id));
+            let plain = format!("field/{}", value.id);
+            state.count(&plain);
             // A value is for its scope alone: an unscoped question is for the first link, not for all.
             let found = match value.scope {
-                0 => target.device.values.get(&format!("field/{}", value.id)),
+                0 => target.device.values.get(&plain),
                 scope => target.device.values.get(&format!("field/{}/{scope}", value.id)),
             };
             let found = found.and_then(|found| typed(value.id, found));

@@ -139,7 +139,7 @@ pub unsafe extern "C" fn nvmlGpmMetricsGet(out: *mut MetricsGet) -> Code {
                     // SAFETY: below `count`, the caller's word.
                     let metric = unsafe { &mut *(&raw mut (*out).metrics).cast::<Metric>().add(at) };
                     let key = format!("gpm/{}", metric.id);
-                    state.count(key.clone());
+                    state.count(&key);
                     let args = [metric.id];
                     let fault = state.part_fault(&scenario, &device.uuid, &Call::with("gpm", &args));
                     let value = device.values.get(&key).and_then(serde_json::Value::as_f64);

@@ -4,7 +4,7 @@
 
 use super::core::PciInfo;
 use super::{Code, Device, answer, number, put};
-use crate::state::{Call, SHARED, State, Target, code};
+use crate::state::{Call, SHARED, Target, code};
 
 /// The version of a layout.
 const fn version<T>(number: u32) -> u32 {
@@ -76,12 +76,12 @@ const _: () =
 const _: () = assert!(size_of::<Fabric>() == 36 && size_of::<Fabric3>() == 40 && size_of::<Sram>() == 104);
 
 /// A call that hands in a struct with its version set. `fill` gets the struct after the version was found right.
-unsafe fn versioned<T>(
-    call: impl Fn() -> Call<'static>,
+unsafe fn versioned<'a, T>(
+    call: impl Fn() -> Call<'a>,
     device: Device,
     out: *mut T,
     versions: &[u32],
-    fill: impl FnOnce(&mut T, &Target<'_>, &mut State) -> Result<(), Code>,
+    fill: impl FnOnce(&mut T, &Target<'_>) -> Result<(), Code>,
 ) -> Code {
     SHARED.device(call(), device, |state, _, target| {
         if out.is_null() {
@@ -94,7 +94,7 @@ unsafe fn versioned<T>(
             return state.misused(&call(), &what, code::ARGUMENT_VERSION_MISMATCH);
         }
         // SAFETY: the version says that this is what the pointer points to.
-        super::coded(fill(unsafe { &mut *out }, &target, state))
+        super::coded(fill(unsafe { &mut *out }, &target))
     })
 }
 
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, out: *mut Me
     let call = || Call::of("nvmlDeviceGetMemoryInfo_v2");
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[version::<Memory>(2)], |out, target, _| {
+        versioned(call, device, out, &[version::<Memory>(2)], |out, target| {
             [out.total, out.reserved, out.free, out.used] = answer(&call(), target)?;
             Ok(())
         })
@@ -120,14 +120,14 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, out: *mut Me
 /// The out-pointer is null or valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetTemperatureV(device: Device, out: *mut Temperature) -> Code {
-    let call = || Call::of("nvmlDeviceGetTemperatureV");
+    // SAFETY: as below; which sensor is meant must be known before the call is.
+    let args = [unsafe { out.as_ref() }.map_or(0, |out| out.sensor)];
+    let call = || Call::with("nvmlDeviceGetTemperatureV", &args);
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[version::<Temperature>(1)], |out, target, _| {
-            let args = [out.sensor];
-            let own = Call::with("nvmlDeviceGetTemperatureV", &args);
+        versioned(call, device, out, &[version::<Temperature>(1)], |out, target| {
             let older = Call::with("nvmlDeviceGetTemperature", &args);
-            let [celsius] = answer(&own, target).or_else(|_| answer(&older, target))?;
+            let [celsius] = answer(&call(), target).or_else(|_| answer(&older, target))?;
             out.celsius = celsius as i32;
             Ok(())
         })
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMarginTemperature(device: Device, out: *mu
     let call = || Call::of("nvmlDeviceGetMarginTemperature");
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[version::<Margin>(1)], |out, target, _| {
+        versioned(call, device, out, &[version::<Margin>(1)], |out, target| {
             let [celsius] = answer(&call(), target)?;
             out.celsius = celsius as i32;
             Ok(())
@@ -155,12 +155,13 @@ pub unsafe extern "C" fn nvmlDeviceGetMarginTemperature(device: Device, out: *mu
 /// The out-pointer is null or valid.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetFanSpeedRPM(device: Device, out: *mut FanSpeed) -> Code {
-    let call = || Call::of("nvmlDeviceGetFanSpeedRPM");
+    // SAFETY: as below; which fan is meant must be known before the call is.
+    let args = [unsafe { out.as_ref() }.map_or(0, |out| out.fan)];
+    let call = || Call::with("nvmlDeviceGetFanSpeedRPM", &args);
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[version::<FanSpeed>(1)], |out, target, _| {
-            let args = [out.fan];
-            let [rpm] = answer(&Call::with("nvmlDeviceGetFanSpeedRPM", &args), target)?;
+        versioned(call, device, out, &[version::<FanSpeed>(1)], |out, target| {
+            let [rpm] = answer(&call(), target)?;
             out.rpm = rpm as u32;
             Ok(())
         })
@@ -178,7 +179,7 @@ pub unsafe extern "C" fn nvmlDeviceGetGpuFabricInfoV(device: Device, out: *mut F
     let third = version::<Fabric3>(3);
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[version::<Fabric>(2), third], |out, target, _| {
+        versioned(call, device, out, &[version::<Fabric>(2), third], |out, target| {
             let [state, status, clique, health, summary] = answer(&call(), target)?;
             out.cluster = [0x5A; 16];
             out.state = state as u8;
@@ -204,7 +205,7 @@ pub unsafe extern "C" fn nvmlDeviceGetSramEccErrorStatus(device: Device, out: *m
     let call = || Call::of("nvmlDeviceGetSramEccErrorStatus");
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[version::<Sram>(1)], |out, target, _| {
+        versioned(call, device, out, &[version::<Sram>(1)], |out, target| {
             let values: [u64; 12] = answer(&call(), target)?;
             out.counts.copy_from_slice(&values[..11]);
             out.exceeded = values[11] as u32;
@@ -246,7 +247,7 @@ pub unsafe extern "C" fn nvmlGpmQueryDeviceSupport(device: Device, out: *mut [u3
     let call = || Call::of("nvmlGpmQueryDeviceSupport");
     // SAFETY: the caller's word.
     unsafe {
-        versioned(call, device, out, &[1], |out, target, _| {
+        versioned(call, device, out, &[1], |out, target| {
             out[1] = target.device.value(&call()).and_then(number).unwrap_or_default() as u32;
             Ok(())
         })
