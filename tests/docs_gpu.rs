@@ -167,7 +167,8 @@ fn group_rows() -> Vec<Vec<String>> {
     let SchemaKind::Struct { fields, .. } = groups.schema.kind else { panic!("groups are none") };
     let row = |field: &tidegate::config::SchemaField| {
         let on = field.default["enabled"] == Value::Bool(true);
-        let doc = field.doc.trim().trim_end_matches('.').replace('\n', " ");
+        let doc = field.doc.split_whitespace().collect::<Vec<_>>().join(" ");
+        let doc = doc.trim_end_matches('.').to_owned();
         vec![format!("`{}`", field.key), if on { "on" } else { "off" }.to_owned(), doc]
     };
     fields.iter().map(row).collect()
@@ -243,12 +244,12 @@ fn older_series_keep_their_names() {
 #[test]
 fn series_that_the_page_mentions_exist() {
     let mut known: BTreeSet<String> = all().chain(LEGACY).chain(DCGM).map(in_prometheus).collect();
-    known.extend(
-        ["gpu_tenant", "gpu_model", "gpu_id", "gpu_name", "hw_id", "hw_gpu_task", "hw_sensor_location"]
-            .map(str::to_owned),
-    );
-    known
-        .extend(["nvidia_gpu_clock", "nvidia_gpu_throttle_reason", "nvidia_gpu_exporter"].map(str::to_owned));
+    // Words that labels have, and names of labels.
+    known.extend(all().flat_map(labels).flat_map(|(_, words)| words).map(str::to_owned));
+    let cells = rows(METRICS).into_iter().map(|cells| cells[5]);
+    let keys = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|text| text.contains('.'));
+    known.extend(keys.chain(COMMON).chain(CONTAINER).map(|key| key.replace('.', "_")));
+    known.extend(["gpu_id", "gpu_name", "nvidia_gpu_exporter"].map(str::to_owned));
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut checked = 0;
     for text in PAGE.split(|c| !word(c)) {
@@ -376,7 +377,16 @@ fn the_example_is_what_accounts_come_to() {
         let now = begin + minute * passed;
         let share =
             |(hours, share): &(f64, Share)| (f64::from(passed) <= hours * 60.0).then(|| share.clone());
-        let shares: Vec<Share> = held.iter().filter_map(share).collect();
+        let mut shares: Vec<Share> = held.iter().filter_map(share).collect();
+        for device in gpus
+            .iter()
+            .filter(|gpu| shares.iter().all(|share| share.device.uuid != gpu.uuid))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let (owner, evidence) = (Owner::Unallocated, Evidence::None);
+            shares.push(Share { device, mig: None, owner, evidence, part: 1.0, busy: None });
+        }
         accounts.advance(now, u64::from(passed) * 60_000_000_000, minute, &shares, &reports);
         for row in accounts.rows() {
             let key =
