@@ -325,6 +325,7 @@ async fn a_hung_call_costs_its_device_and_nothing_else() {
     assert_eq!(export.value("nvidia.gpu.up", &good), 1.0);
     assert_eq!(export.value("hw.status", &format!("{bad};hw.state=failed")), 1.0);
     assert!(!export.has("hw.power", &bad));
+    assert_eq!([count(&export, "readable"), count(&export, "lost")], [1.0, 1.0]);
     for _ in 0..3 {
         let export = rig.next().await;
         assert!(export.has("hw.power", &good) && down(&export));
