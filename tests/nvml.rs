@@ -14,14 +14,21 @@
     reason = "test code: a surprise must fail loudly"
 )]
 
+#[path = "nvml/agent.rs"]
+mod agent;
 #[path = "nvml/codes.rs"]
 mod codes;
+#[path = "nvml/events.rs"]
+mod events;
 #[path = "nvml/kit.rs"]
 mod kit;
+#[path = "nvml/lifecycle.rs"]
+mod lifecycle;
 #[path = "nvml/mig.rs"]
 mod mig;
 #[path = "nvml/readings.rs"]
 mod readings;
+mod support;
 #[path = "nvml/table.rs"]
 mod table;
 #[path = "nvml/values.rs"]

@@ -44,12 +44,12 @@ pub struct Sent {
     pub attributes: BTreeSet<String>,
 }
 
-struct Keeper(mpsc::UnboundedSender<Batch>);
+struct Keeper(mpsc::Sender<Batch>);
 
 impl Consumer for Keeper {
     fn consume(&self, mut batch: Batch) {
         std::mem::take(&mut batch.acks).resolve(Verdict::Accepted);
-        let _ = self.0.send(batch);
+        self.0.try_send(batch).expect("somebody takes them");
     }
 
     fn holds_acks(&self) -> bool {
@@ -76,7 +76,7 @@ pub fn run() -> BTreeMap<String, Sent> {
             extensions: Arc::new(HashMap::new()),
             readiness: Default::default(),
         };
-        let (sender, mut batches) = mpsc::unbounded_channel();
+        let (sender, mut batches) = mpsc::channel(100);
         let keeper: Arc<dyn Consumer> = Arc::new(Keeper(sender));
         let outputs: Outputs = Signal::ALL.map(|signal| (signal == Signal::Metrics).then(|| keeper.clone()));
         receiver.start(outputs, &run).await.unwrap();

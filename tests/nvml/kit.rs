@@ -111,13 +111,16 @@ impl Rig {
 
     /// The same over a stand-in that is there already.
     pub async fn over(nvml: Arc<StandIn>, settings: &str) -> Rig {
-        let comma = if settings.is_empty() { "" } else { ", " };
-        let settings = format!(
-            "library_path: '{}', collection_interval: 1s, initial_delay: 0s, slow_interval: 1s{comma}{settings}",
-            nvml.path().display()
-        );
+        let mut keys = vec![format!("library_path: '{}', initial_delay: 0s", nvml.path().display())];
+        for (key, value) in [("collection_interval", "1s"), ("slow_interval", "1s")] {
+            if !settings.contains(key) {
+                keys.push(format!("{key}: {value}"));
+            }
+        }
+        keys.extend((!settings.is_empty()).then(|| settings.to_owned()));
+        let keys = keys.join(", ");
         let yaml = format!(
-            "receivers: {{nvml: {{{settings}}}}}\nexporters: {{debug: {{}}}}\nservice: {{pipelines: \
+            "receivers: {{nvml: {{{keys}}}}}\nexporters: {{debug: {{}}}}\nservice: {{pipelines: \
              {{metrics: {{receivers: [nvml], exporters: [debug]}}}}}}\n"
         );
         let loaded = parse_bytes(yaml.as_bytes());

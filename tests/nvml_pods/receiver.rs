@@ -13,7 +13,7 @@ const SHARE: &str = "nvidia.gpu.allocation.share";
 fn settings(directory: &Path) -> String {
     let below = |name: &str| directory.join(name).display().to_string();
     format!(
-        "pod_resources: {{endpoint: 'unix://{}', timeout: 500ms, keep: 1s}}, processes: {{root: '{}', logs: '{}'}}",
+        "pod_resources: {{endpoint: 'unix://{}', timeout: 1s, keep: 1s}}, processes: {{root: '{}', logs: '{}'}}",
         below("kubelet.sock"),
         below("proc"),
         below("log"),
@@ -146,5 +146,35 @@ async fn processes_give_away_who_uses_what_was_given_to_nobody() {
     });
     let export = rig.until("the pod", |export| has(export, "ml/sneaky/main", "", 1.0)).await;
     assert_eq!(export.one(SHARE, "").attributes["gpu.allocation.source"], "process");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_on_a_shared_gpu_are_each_their_own_pods() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::default();
+    let _kubelet = node.serve(&directory.path().join("kubelet.sock"));
+    let scenario = profile::h200(1);
+    let replicas = [0, 1].map(|n| format!("{}::{n}", scenario.devices[0].uuid));
+    for (pid, pod, replica) in [(4321, "one", &replicas[0]), (4322, "two", &replicas[1])] {
+        crate::process(directory.path(), pid, pod, "ml", "main");
+        node.give(&format!("ml/{pod}/main"), "nvidia.com/gpu.shared", &[replica]);
+    }
+    let settings = format!("{}, groups: {{process: {{enabled: true}}}}", settings(directory.path()));
+    let rig = Rig::start(scenario, &settings).await;
+    rig.nvml.edit(|scenario| {
+        let gpu = scenario.gpu(0);
+        gpu.compute = vec![profile::process(4321, 1 << 30), profile::process(4322, 2 << 30)];
+        (gpu.graphics, gpu.mps) = (Vec::new(), Vec::new());
+    });
+    let memory = |export: &Export, pod: &str| {
+        let all = export.all("nvidia.gpu.process.memory.usage", &format!("k8s.pod.name={pod}"));
+        all.first().and_then(|point| point.value)
+    };
+    rig.until("both", |export| {
+        memory(export, "one") == Some(f64::from(1 << 30))
+            && memory(export, "two") == Some(2.0 * f64::from(1 << 30))
+    })
+    .await;
     rig.stop().await;
 }

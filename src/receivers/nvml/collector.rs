@@ -200,7 +200,9 @@ impl Collector {
             if self.config.groups.process.enabled {
                 for process in &report.processes {
                     let on = (process.gpu_instance, process.compute_instance);
-                    let holder = only(self.pods.holders_of(&report.identity.uuid, on.0, on.1));
+                    let known = self.pods.holder_of_process(process.pid);
+                    let holder =
+                        known.or_else(|| only(self.pods.holders_of(&report.identity.uuid, on.0, on.1)));
                     self.emit.process(&report.identity, process, holder);
                 }
             }

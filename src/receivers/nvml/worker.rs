@@ -18,8 +18,8 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use tokio::sync::Notify;
 
 use super::model::{
-    Closed, Event, EventSink, Factory, Glance, Inventory, Reading, Reason, Report, Sample, Source, State,
-    Value, get,
+    Closed, Event, EventSink, Factory, Glance, Identity, Inventory, Reading, Reason, Report, Sample, Source,
+    State, Value, get,
 };
 use crate::pipeline::runtime::Supervisor;
 
@@ -84,6 +84,8 @@ impl Inside {
 /// A thread that does not.
 struct Stuck {
     device: Option<u32>,
+    /// What is known of it: whoever leaves it alone does not find it.
+    identity: Option<Arc<Identity>>,
     messages: Receiver<Message>,
 }
 
@@ -175,7 +177,9 @@ impl Worker {
                 Outcome::Hung => {
                     thread.give_up();
                     let device = thread.inside.get();
-                    self.stuck.push(Stuck { device, messages: thread.messages.clone() });
+                    let known = self.inventory.iter().flat_map(|inventory| &inventory.devices);
+                    let identity = known.into_iter().find(|known| Some(known.index) == device).cloned();
+                    self.stuck.push(Stuck { device, identity, messages: thread.messages.clone() });
                     if device.is_none() {
                         let message = "opening the GPU driver's library does not come back".to_owned();
                         collected.closed = Some(Closed { reason: Reason::Hung, message });
@@ -230,7 +234,8 @@ impl Worker {
                 Ok(message) => {
                     match message {
                         Message::Entering => {}
-                        Message::Opened(inventory) => {
+                        Message::Opened(mut inventory) => {
+                            self.keep_the_hung(&mut inventory);
                             self.inventory = Some(inventory.clone());
                             collected.opened = Some(inventory);
                             limit = self.timeout;
@@ -297,16 +302,23 @@ impl Worker {
         }
     }
 
+    /// A device that does not answer is still there.
+    fn keep_the_hung(&self, inventory: &mut Inventory) {
+        for identity in self.stuck.iter().filter_map(|stuck| stuck.identity.as_ref()) {
+            if !inventory.devices.iter().any(|device| device.index == identity.index) {
+                inventory.devices.push(identity.clone());
+            }
+        }
+        inventory.devices.sort_by_key(|device| device.index);
+    }
+
     fn add_the_hung(&self, collected: &mut Collected) {
-        let Some(inventory) = &self.inventory else { return };
-        for stuck in &self.stuck {
-            let identity =
-                inventory.devices.iter().find(|identity| Some(identity.index) == stuck.device).cloned();
-            let known = |identity: &Arc<super::model::Identity>| {
-                collected.reports.iter().any(|report| report.identity.index == identity.index)
-            };
-            if let Some(identity) = identity.filter(|identity| !known(identity)) {
-                collected.reports.push(Report::bare(identity, State::Hung));
+        if self.inventory.is_none() {
+            return;
+        }
+        for identity in self.stuck.iter().filter_map(|stuck| stuck.identity.as_ref()) {
+            if !collected.reports.iter().any(|report| report.identity.index == identity.index) {
+                collected.reports.push(Report::bare(identity.clone(), State::Hung));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! A call to the kubelet: one connection, one or two requests, and gone again.
 //!
-//! A connection a round costs a tenth of a millisecond and leaves nothing that can go stale: a kubelet that restarts puts
-//! a new socket at the old path, and the next round finds it. There is no task either: whoever waits for the answer also
-//! moves the bytes. This is gRPC on the HTTP/2 that the agent has anyway; a client library would add a connection pool,
-//! a load balancer and tasks for what is one request in ten seconds.
+//! A connection a round costs one more packet each way on a local socket, and leaves nothing that can go stale: a kubelet
+//! that restarts puts a new socket at the old path, and the next round finds it. There is no task either: whoever waits
+//! for the answer also moves the bytes. This is gRPC on the HTTP/2 that the agent has anyway; a client library would add
+//! a pool, a balancer and tasks for what is one request in ten seconds.
 
 use std::fmt;
 use std::io;

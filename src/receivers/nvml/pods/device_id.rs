@@ -35,8 +35,8 @@ pub struct DeviceId {
 }
 
 impl DeviceId {
-    /// Takes an id apart; `None` if it is of no form that is known. A bare number is a GPU only where `resource` speaks
-    /// of GPUs: other plugins number their devices too.
+    /// Takes an id apart; `None` if it is of no form that is known. A bare number is a GPU only where `resource`
+    /// [speaks of GPUs](speaks_of_gpus): other plugins number their devices too.
     pub fn parse(resource: &str, id: &str) -> Option<DeviceId> {
         if id.len() > LONGEST {
             return None;
@@ -71,15 +71,20 @@ impl DeviceId {
     }
 }
 
-/// Whether a resource or driver name is about GPUs, as far as a name can tell.
-pub fn speaks_of_gpus(name: &str) -> bool {
-    let holds =
-        |word: &str| name.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word.as_bytes()));
-    holds("nvidia") || holds("gpu")
+/// Whether a resource's name is about GPUs of ours, as far as a name can tell: `nvidia.com/gpu`, `nvidia.com/mig-1g.5gb`,
+/// `example.com/gpu-small`. The vendor's name alone says nothing: network cards have it too, and GPUs that are passed
+/// through to virtual machines.
+pub fn speaks_of_gpus(resource: &str) -> bool {
+    let holds = |word: &str| {
+        resource.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    (holds("gpu") || holds("/mig-")) && !holds("amd.com") && !holds("intel.com")
 }
 
+/// A UUID, or as much of one as tells it apart. What is longer is something else: some schedulers append a number, and
+/// then give out another device than the id says.
 fn is_uuid(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    (1..=36).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 /// Digits alone: no sign, no space.
@@ -115,6 +120,7 @@ mod tests {
             ("GPU-".into(), None),
             ("MIG-".into(), None),
             ("GPU-ghi".into(), None),
+            (format!("{gpu}-3"), None),
             (format!("GPU-{}", "a".repeat(200)), None),
             (format!("{gpu}::"), None),
             (format!("{gpu}::x"), None),
@@ -140,9 +146,19 @@ mod tests {
 
     #[test]
     fn a_bare_number_is_a_gpu_only_among_gpus() {
-        for (resource, is) in
-            [("nvidia.com/gpu", true), ("acme.com/GPU-small", true), ("rdma/hca", false), ("", false)]
-        {
+        let names = [
+            ("nvidia.com/gpu", true),
+            ("nvidia.com/gpu.shared", true),
+            ("nvidia.com/mig-1g.5gb", true),
+            ("acme.com/GPU-small", true),
+            ("nvidia.com/hostdev", false),
+            ("nvidia.com/GA102GL_A10", false),
+            ("amd.com/gpu", false),
+            ("gpu.intel.com/i915", false),
+            ("rdma/hca", false),
+            ("", false),
+        ];
+        for (resource, is) in names {
             assert_eq!(DeviceId::parse(resource, "1").is_some(), is, "{resource}");
             assert!(DeviceId::parse(resource, "GPU-1f").is_some());
         }

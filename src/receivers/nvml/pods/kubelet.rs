@@ -25,6 +25,8 @@ use crate::telemetry::Metrics;
 const ALLOCATABLE_EVERY: Duration = Duration::from_secs(60);
 /// Devices held beyond this are not believed: a node has hundreds, with all replicas.
 const MOST_HELD: usize = 65_536;
+/// The driver that allocates GPUs dynamically. Others of the vendor allocate other things.
+const DYNAMIC: &str = "gpu.nvidia.com";
 /// The word for an answer that was read.
 const OK: &str = "ok";
 /// Names of resources that were logged, beyond which nothing more is.
@@ -90,6 +92,11 @@ impl Kubelet {
         self.answered.is_some_and(holds).then_some(&self.claims)
     }
 
+    /// Everything the kubelet said last, whether or not that holds still.
+    pub fn last(&self) -> &[Held] {
+        &self.claims.held
+    }
+
     /// Asks, for at most the configured time.
     pub async fn refresh(&mut self, now: Instant) {
         let due = self.allocatable_at.is_none_or(|at| now >= at);
@@ -144,7 +151,7 @@ impl Kubelet {
                 None if speaks_of_gpus(resource) => note(resource, id),
                 None => {}
             },
-            Given::Dynamic { driver } if speaks_of_gpus(driver) => note(driver, ""),
+            Given::Dynamic { driver } if driver == DYNAMIC => note(driver, ""),
             Given::Dynamic { .. } => {}
         })?;
         if too_many {

@@ -2,7 +2,6 @@ use std::sync::Mutex;
 
 use crossbeam_channel::unbounded;
 
-use super::super::model::Identity;
 use super::*;
 
 /// What a fake device does when it is read.
@@ -28,8 +27,9 @@ impl Source for Fake {
     fn open(&mut self, skip: &[u32], entering: &mut dyn FnMut(u32)) -> Result<Inventory, Closed> {
         self.log.lock().unwrap().push(format!("open without {skip:?}"));
         let count = self.plan.lock().unwrap().len() as u32;
-        (0..count).for_each(entering);
-        Ok(Inventory { devices: (0..count).map(identity).collect(), ..Inventory::default() })
+        let found = (0..count).filter(|index| !skip.contains(index));
+        found.clone().for_each(entering);
+        Ok(Inventory { devices: found.map(identity).collect(), ..Inventory::default() })
     }
 
     fn read(&mut self, index: u32, _now: Instant) -> Result<Report, Closed> {

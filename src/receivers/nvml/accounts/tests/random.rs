@@ -312,12 +312,10 @@ fn arb_steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec((arb_step(), any::<[bool; 3]>(), 0u64..1 << 20), 1..40).prop_map(|steps| {
         let mut made: Vec<Step> = Vec::new();
         for (mut step, keep, grows) in steps {
-            for device in 0..DEVICES {
-                if let Some(before) = made.last().map(|last: &Step| &last.devices[device])
-                    && keep[device]
-                {
-                    let energy = before.energy.map(|energy| energy + grows);
-                    step.devices[device] = Seen { energy, ..before.clone() };
+            let last: Vec<Seen> = made.last().map_or(Vec::new(), |last| last.devices.clone());
+            for ((now, before), keep) in step.devices.iter_mut().zip(last).zip(keep) {
+                if keep {
+                    *now = Seen { energy: before.energy.map(|energy| energy + grows), ..before };
                 }
             }
             made.push(step);
