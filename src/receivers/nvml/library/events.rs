@@ -115,7 +115,11 @@ impl Thread {
             match register(nvml, &devices) {
                 Ok(Some(set)) => {
                     if self.listen(nvml, &set, &devices) {
+                        // A set that worked fails because of one device: the others are waited for again at once.
                         back_off = FIRST_BACK_OFF;
+                        drop(set);
+                        self.pass(TICK);
+                        continue;
                     }
                 }
                 Ok(None) => {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use nvml_stand_in::{Event, Fault, Scenario, StandIn, profile};
 
 use super::{Rig, SECOND, SOON};
-use crate::receivers::nvml::library::Settings;
 use crate::receivers::nvml::model::{EventKind, Reading, Reason, Source as _, State};
 
 #[test]
@@ -13,10 +12,11 @@ fn a_lost_device_comes_back_within_a_minute_and_the_others_go_on() {
     let mut rig = Rig::new(profile::h200(2));
     rig.open();
     rig.read(1);
+    assert!(rig.nvml.wait_calls("nvmlEventSetWait_v2", 1, SOON));
     rig.nvml.edit(|s| {
+        s.events.push(Event::xid(1, 79));
         s.gpu(1).fail("*", 15);
     });
-    rig.nvml.push(Event::xid(1, 79));
     let report = rig.read(1);
     assert_eq!((report.state, &report.errors[..]), (State::Lost, &[("gpu_is_lost", 1)][..]));
     assert_eq!(rig.events.recv_timeout(SOON).unwrap().kind, EventKind::Xid(79), "why it is lost");
