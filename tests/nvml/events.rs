@@ -193,3 +193,24 @@ async fn counts_outlive_the_driver() {
     assert_eq!(start(&before), start(&after));
     rig.stop().await;
 }
+
+/// A failing application makes one XID after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_events_is_counted_and_written_down_in_full() {
+    const STORM: u64 = 900;
+    let rig = watching(2).await;
+    rig.nvml.edit(|s| s.events.extend((0..STORM).map(|at| Event::xid((at % 2) as usize, 13 + at % 3 * 18))));
+    let all = |export: &Export| {
+        export.all("nvidia.gpu.xid.events", "").iter().filter_map(|point| point.value).sum::<f64>()
+            == STORM as f64
+    };
+    let export = rig.until("the whole storm", all).await;
+    assert_eq!(export.all("nvidia.gpu.xid.events", "").len(), 6);
+    let written = || rig.logs().len() as u64;
+    let begin = std::time::Instant::now();
+    while written() < STORM && begin.elapsed() < SOON {
+        rig.next().await;
+    }
+    assert_eq!(written(), STORM);
+    rig.stop().await;
+}

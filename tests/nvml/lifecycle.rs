@@ -513,3 +513,25 @@ async fn a_collection_costs_the_same_calls_every_time() {
     );
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_is_taken_away_and_put_back_is_found_again() {
+    let nvml = Arc::new(StandIn::detached(profile::h200(1)));
+    let rig = Rig::over(nvml.clone(), "").await;
+    assert!(healthy(&rig.next().await));
+    nvml.remove(true);
+    nvml.edit(|s| {
+        s.all(9);
+    });
+    let export = rig.until("its end", |export| success(export) == 0.0).await;
+    assert!(!export.has("hw.power", ""));
+    nvml.edit(|s| {
+        s.all(0);
+    });
+    // The old one is closed by now, so that only a file that is there can be opened.
+    assert_eq!(success(&rig.next().await), 0.0);
+    nvml.remove(false);
+    rig.until("the library is back", healthy).await;
+    rig.abandon(SOON).await;
+    assert_eq!(nvml.stats().misuse, Vec::<String>::new());
+}

@@ -13,7 +13,7 @@ use super::accounts::{Accounts, Payers};
 use super::catalogue::{Made, Table};
 use super::config::NvmlConfig;
 use super::emit::{Common, Emit, Thing};
-use super::events::{self, Events, Scene};
+use super::events::{Events, Records, Scene};
 use super::health::Health;
 use super::holders::{Evidence, Holder, Owner, Share};
 use super::model::{Driver, Event, EventKind, Factory, Inventory, Report, State};
@@ -138,7 +138,12 @@ impl Collector {
                 deadline = &mut stop => break deadline.unwrap_or_else(|_| tokio::time::Instant::now()),
                 _ = ticks.tick() => self.collect().await,
                 _ = samples.tick(), if glances => self.worker.glance(),
-                () = wake.notified() => self.take_events(),
+                // With the way blocked they wait for the next collection, which shows their count anyway.
+                () = wake.notified(), if self.ways.logs.as_ref().is_none_or(Outbox::has_room) => {
+                    self.take_events();
+                    // What was handed on goes its way before more of it comes.
+                    tokio::task::yield_now().await;
+                }
             }
         };
         self.worker.stop(deadline).await;
@@ -284,10 +289,13 @@ impl Collector {
     /// Counts what the driver told and writes log records of it.
     fn take_events(&mut self) {
         let events: Vec<Event> = self.worker.events().collect();
+        let mut records = Records::default();
         for event in events {
             let holders = self.pods.holders_of(&event.uuid, event.gpu_instance, event.compute_instance);
             self.events.count(&event, only(holders.clone()));
-            let Some(logs) = &self.ways.logs else { continue };
+            if self.ways.logs.is_none() {
+                continue;
+            }
             let tenant = |holder: Arc<Holder>| {
                 let owner = Owner::Pod(holder.clone());
                 let tenant =
@@ -302,8 +310,11 @@ impl Collector {
                 holders: &holders,
             };
             if !matches!(event.kind, EventKind::MigChange) || scene.device.is_some() {
-                logs.put(events::log(&event, &scene, unix_nanos(), &self.resource, &self.scope));
+                records.add(&event, &scene, unix_nanos());
             }
+        }
+        if let (Some(logs), Some(request)) = (&self.ways.logs, records.finish(&self.resource, &self.scope)) {
+            logs.put(request);
         }
     }
 

@@ -89,23 +89,40 @@ pub struct Scene<'a> {
     pub holders: &'a [(Arc<Holder>, Arc<str>)],
 }
 
-/// A request with the log records of one event. `resource` and `scope` are encoded messages, `now` is in nanoseconds since
-/// 1970.
-pub fn log(event: &Event, scene: &Scene<'_>, now: u64, resource: &[u8], scope: &[u8]) -> Rendered {
-    let mut records = Vec::new();
-    put_bytes(&mut records, 1, scope);
-    if scene.holders.is_empty() {
-        put_bytes(&mut records, 2, &record(event, scene, None, now));
+/// Log records that go into one request: an application that fails makes one XID after the other.
+#[derive(Debug, Default)]
+pub struct Records {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Records {
+    /// Adds what there is to say of an event, to each of those who had the device. `now` is in nanoseconds since 1970.
+    pub fn add(&mut self, event: &Event, scene: &Scene<'_>, now: u64) {
+        if scene.holders.is_empty() {
+            put_bytes(&mut self.bytes, 2, &record(event, scene, None, now));
+        }
+        for holder in scene.holders {
+            put_bytes(&mut self.bytes, 2, &record(event, scene, Some(holder), now));
+        }
+        self.count += scene.holders.len().max(1);
     }
-    for holder in scene.holders {
-        put_bytes(&mut records, 2, &record(event, scene, Some(holder), now));
+
+    /// The request, if there is anything in it. `resource` and `scope` are encoded messages.
+    pub fn finish(self, resource: &[u8], scope: &[u8]) -> Option<Rendered> {
+        if self.count == 0 {
+            return None;
+        }
+        let mut records = Vec::with_capacity(self.bytes.len() + scope.len() + 8);
+        put_bytes(&mut records, 1, scope);
+        records.extend_from_slice(&self.bytes);
+        let mut group = Vec::with_capacity(records.len() + resource.len() + 16);
+        put_bytes(&mut group, 1, resource);
+        put_bytes(&mut group, 2, &records);
+        let mut request = Vec::with_capacity(group.len() + 8);
+        put_bytes(&mut request, 1, &group);
+        Some(Rendered { request: request.into(), points: self.count })
     }
-    let mut group = Vec::new();
-    put_bytes(&mut group, 1, resource);
-    put_bytes(&mut group, 2, &records);
-    let mut request = Vec::new();
-    put_bytes(&mut request, 1, &group);
-    Rendered { request: request.into(), points: scene.holders.len().max(1) }
 }
 
 fn record(event: &Event, scene: &Scene<'_>, holder: Option<&(Arc<Holder>, Arc<str>)>, now: u64) -> Vec<u8> {

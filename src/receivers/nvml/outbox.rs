@@ -81,6 +81,11 @@ impl Outbox {
         self.0.changed.notify_waiters();
     }
 
+    /// Whether another request would not crowd out those that wait, with as much again to spare.
+    pub fn has_room(&self) -> bool {
+        self.0.state().waiting.len() < WAITING / 2
+    }
+
     /// Returns when everything is on its way, at the latest at the deadline; what is left then is dropped and counted.
     pub async fn close(&self, deadline: tokio::time::Instant) {
         self.0.state().closing = true;
