@@ -238,6 +238,8 @@ impl Worker {
                             self.keep_the_hung(&mut inventory);
                             self.inventory = Some(inventory.clone());
                             collected.opened = Some(inventory);
+                            // What had ended between two collections has begun anew.
+                            collected.closed = None;
                             limit = self.timeout;
                         }
                         Message::Closed(closed) => {

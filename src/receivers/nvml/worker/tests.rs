@@ -51,6 +51,9 @@ impl Source for Fake {
         let mut log = self.log.lock().unwrap();
         let nth = log.iter().filter(|line| line.starts_with("glance")).count();
         log.push(format!("glance {index}"));
+        if matches!(self.plan.lock().unwrap()[index as usize], Does::Closes) {
+            return Err(Closed { reason: Reason::DriverNotLoaded, message: "gone".into() });
+        }
         Ok(Glance { busy: Some(10.0 * nth as f64), power: None })
     }
 
@@ -164,6 +167,22 @@ async fn what_is_seen_between_collections_becomes_minimum_mean_and_maximum() {
     assert_eq!([got(0), got(1), got(2)], [Some(0.0), Some(10.0), Some(20.0)]);
     assert_eq!(collected.reports[0].get(Reading::PowerWindow, 0), None);
     assert_eq!(rig.worker.collect(true).await.reports[0].get(Reading::BusyWindow, 0), None);
+}
+
+#[tokio::test]
+async fn what_ended_between_two_collections_has_begun_anew_with_the_second() {
+    let mut rig = rig(vec![Does::Reads]);
+    rig.worker.collect(true).await;
+    rig.plan.lock().unwrap()[0] = Does::Closes;
+    rig.worker.glance();
+    while !rig.log.lock().unwrap().iter().any(|line| line == "close") {
+        tokio::task::yield_now().await;
+    }
+    rig.plan.lock().unwrap()[0] = Does::Reads;
+    let collected = rig.worker.collect(true).await;
+    assert!(collected.opened.is_some());
+    assert_eq!(collected.closed, None, "nobody would tell that it is open");
+    assert_eq!(states(&collected), [(0, State::Readable)]);
 }
 
 #[tokio::test]
