@@ -162,15 +162,16 @@ fn as_json(library: &str, inventory: &Inventory, told: &[Told]) -> Json {
     let driver = &inventory.driver;
     let devices = told.iter().map(|Told { identity, calls, report }| {
         let calls = calls.iter().map(|Probed { call, outcome, note }| {
-            let mut row = json!({ "call": call });
-            match outcome {
-                Ok(samples) => row["readings"] = samples.iter().map(sample_json).collect(),
-                Err((word, error)) => row["error"] = json!({ "type": word, "message": error }),
-            }
+            let mut row = serde_json::Map::from_iter([("call".to_owned(), json!(call))]);
+            let (key, value) = match outcome {
+                Ok(samples) => ("readings", samples.iter().map(sample_json).collect()),
+                Err((word, error)) => ("error", json!({ "type": word, "message": error })),
+            };
+            row.insert(key.to_owned(), value);
             if let Some(note) = note {
-                row["note"] = note.as_str().into();
+                row.insert("note".to_owned(), note.as_str().into());
             }
-            row
+            Json::Object(row)
         });
         json!({
             "index": identity.index,
