@@ -3,10 +3,14 @@
 //! Whoever makes the same points each time gives them in the same order. Their values, types and times have a fixed
 //! width in protobuf, so all that is done is to write them over those of the last time: no names, attributes or lengths
 //! are encoded. When other points come, the request is encoded anew; those that are gone are told about once with the
-//! flag "no recorded value", so that whoever reads them knows at once.
+//! flag "no recorded value", so that whoever reads them knows at once. One that comes back in the same request under
+//! another key, with the same metric and attributes, is not gone.
 //!
 //! Counters without a start of their own begin at the time of their first point, and anew when a value is lower than
-//! the one before: what they counted before that is not known.
+//! the one before: what they counted before that is not known. None begins after its time, also where the clock was set
+//! back.
+
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -192,6 +196,7 @@ impl Template {
                 } else if slot.start == 0 || now < slot.last {
                     slot.start = time;
                 }
+                slot.start = slot.start.min(time);
                 slot.last = now;
                 put_fixed(&mut self.request, at, START, slot.start);
                 at += FIXED;
@@ -212,9 +217,17 @@ impl Template {
     ) -> (Vec<u8>, usize) {
         let mut keys: Vec<Key> = points.iter().map(|point| point.key).collect();
         keys.sort_unstable();
-        let gone = self.farewell(time, |key| keys.binary_search(&key).is_err());
+        let old = std::mem::take(&mut self.request);
         let mut before = std::mem::take(&mut self.slots);
         before.sort_unstable_by_key(|slot| slot.key);
+        let part = |range: &std::ops::Range<usize>| old.get(range.clone()).unwrap_or_default();
+        let gone = |slot: &&Slot| keys.binary_search(&slot.key).is_err();
+        let called: HashMap<(&[u8], &[u8]), &Slot> = before
+            .iter()
+            .filter(gone)
+            .map(|slot| ((part(&slot.head), part(&slot.attributes)), slot))
+            .collect();
+        let mut renamed: HashSet<Key> = HashSet::new();
 
         // Metric by metric, points within in the order given.
         let mut order: Vec<(u32, usize)> =
@@ -226,6 +239,9 @@ impl Template {
             let Some(key) = same.first().and_then(|&(_, at)| points.get(at)).map(|p| p.key) else { continue };
             let head = describe.head(key);
             let counter = head.kind == Kind::Counter;
+            let mut metric = Vec::with_capacity(128);
+            put_head(&mut metric, &head);
+            let head_len = metric.len();
             let mut data = Vec::new();
             let mut made = Vec::with_capacity(same.len());
             for &(_, at) in same {
@@ -238,12 +254,16 @@ impl Template {
                 let start = data.len();
                 data.resize(start + fixed, 0);
                 data.extend_from_slice(&attributes);
-                made.push((at, start, start + fixed..data.len()));
+                let known = before.binary_search_by_key(&point.key, |slot| slot.key);
+                let known = known.ok().and_then(|found| before.get(found)).or_else(|| {
+                    let same = *called.get(&(metric.as_slice(), attributes.as_slice()))?;
+                    renamed.insert(same.key);
+                    Some(same)
+                });
+                let (last, began) = known.map_or((0.0, 0), |known| (known.last, known.start));
+                made.push((at, start, start + fixed..data.len(), last, began));
             }
             put_kind(&mut data, head.kind);
-            let mut metric = Vec::with_capacity(data.len() + 128);
-            put_head(&mut metric, &head);
-            let head_len = metric.len();
             put_tag(&mut metric, data_field(head.kind), 2);
             put_varint(&mut metric, data.len() as u64);
             let data_at = metric.len();
@@ -253,17 +273,15 @@ impl Template {
             put_varint(&mut metrics, metric.len() as u64);
             let metric_at = metrics.len();
             metrics.extend_from_slice(&metric);
-            for (at, start, attributes) in made {
+            for (at, start, attributes, last, began) in made {
                 let Some(point) = points.get(at) else { continue };
-                let old = before.binary_search_by_key(&point.key, |slot| slot.key);
-                let old = old.ok().and_then(|found| before.get(found));
                 let base = metric_at + data_at;
                 let slot = Slot {
                     key: point.key,
                     at: base + start,
                     counter,
-                    last: old.map_or(0.0, |old| old.last),
-                    start: old.map_or(0, |old| old.start),
+                    last,
+                    start: began,
                     head: metric_at..metric_at + head_len,
                     kind: head.kind,
                     attributes: base + attributes.start..base + attributes.end,
@@ -273,8 +291,9 @@ impl Template {
                 }
             }
         }
-        let opening = opening(resource, scope, metrics.len());
-        self.request = opening;
+        let left = before.iter().filter(gone).filter(|slot| !renamed.contains(&slot.key)).collect();
+        let farewell = self.farewell(&old, left, time);
+        self.request = opening(resource, scope, metrics.len());
         let shift = self.request.len();
         self.request.extend_from_slice(&metrics);
         self.slots = slots.into_iter().flatten().collect();
@@ -285,16 +304,15 @@ impl Template {
         }
         self.resource = resource.to_vec();
         self.scope = scope.to_vec();
-        gone
+        farewell
     }
 
-    /// What says of the points whose keys are `gone` that they are, and how many these are.
-    fn farewell(&self, time: u64, gone: impl Fn(Key) -> bool) -> (Vec<u8>, usize) {
-        let mut slots: Vec<&Slot> = self.slots.iter().filter(|slot| gone(slot.key)).collect();
+    /// What says of these points of the request `old` that they are gone, and how many they are.
+    fn farewell(&self, old: &[u8], mut slots: Vec<&Slot>, time: u64) -> (Vec<u8>, usize) {
         if slots.is_empty() {
             return (Vec::new(), 0);
         }
-        slots.sort_by_key(|slot| slot.head.start);
+        slots.sort_unstable_by_key(|slot| slot.at);
         let mut metrics = Vec::new();
         for same in slots.chunk_by(|a, b| a.head == b.head) {
             let Some(first) = same.first() else { continue };
@@ -303,17 +321,17 @@ impl Template {
                 let mut point = Vec::new();
                 if slot.counter {
                     put_tag(&mut point, 2, 1);
-                    point.extend_from_slice(&slot.start.to_le_bytes());
+                    point.extend_from_slice(&slot.start.min(time).to_le_bytes());
                 }
                 put_tag(&mut point, 3, 1);
                 point.extend_from_slice(&time.to_le_bytes());
-                point.extend_from_slice(self.request.get(slot.attributes.clone()).unwrap_or_default());
+                point.extend_from_slice(old.get(slot.attributes.clone()).unwrap_or_default());
                 put_tag(&mut point, 8, 0);
                 put_varint(&mut point, NO_RECORDED_VALUE);
                 put_bytes(&mut data, 1, &point);
             }
             put_kind(&mut data, first.kind);
-            let mut metric = self.request.get(first.head.clone()).unwrap_or_default().to_vec();
+            let mut metric = old.get(first.head.clone()).unwrap_or_default().to_vec();
             put_bytes(&mut metric, data_field(first.kind), &data);
             put_bytes(&mut metrics, 2, &metric);
         }

@@ -41,6 +41,7 @@ async fn an_xid_is_counted_by_code_and_written_down() {
     let count = export.one("nvidia.gpu.xid.events", &format!("hw.id={uuid};{}", xid(31)));
     assert_eq!((count.value, count.shape, count.unit.as_str()), (Some(1.0), Shape::Counter, "{event}"));
     assert!(count.start > 0 && count.start <= before, "{count:?}");
+    assert_eq!(count.attributes["hw.name"], "NVIDIA H200");
     let seen = export.one("nvidia.gpu.xid.last_seen", &format!("hw.id={uuid};{}", xid(31)));
     assert_eq!((seen.shape, seen.unit.as_str()), (Shape::Gauge, "s"));
     let seen = seen.value.unwrap();

@@ -126,6 +126,34 @@ fn what_is_gone_is_said_once() {
     assert_eq!(render(&mut template, &[], 50).points, 0);
 }
 
+/// The same metric and attributes as of `point`, under another key.
+fn again(metric: u64, member: u64, value: Number) -> Point {
+    point(metric + 45, member, value)
+}
+
+#[test]
+fn what_comes_back_under_another_key_is_not_gone() {
+    let mut template = Template::default();
+    let (one, two) = (Number::Int(1), Number::Int(2));
+    render(&mut template, &[point(0, 1, one), point(2, 1, one), point(2, 2, one)], 10);
+    let said = said(&render(&mut template, &[again(0, 1, two), again(2, 1, two)], 20));
+    assert_eq!(said[&("a.gauge".to_owned(), 1)], [(0, 20, Some(two), 0)]);
+    assert_eq!(said[&("c.count".to_owned(), 1)], [(10, 20, Some(two), 0)], "it goes on counting");
+    assert_eq!(said[&("c.count".to_owned(), 2)], [(10, 20, None, 1)]);
+}
+
+#[test]
+fn nothing_begins_after_its_time() {
+    let mut template = Template::default();
+    let given = Point { start: 90, ..point(2, 2, Number::Int(1)) };
+    let points = [point(2, 1, Number::Int(1)), given];
+    render(&mut template, &points, 100);
+    let starts = |said: Said| [1, 2].map(|member| said[&("c.count".to_owned(), member)][0].0);
+    assert_eq!(starts(said(&render(&mut template, &points, 50))), [50, 50], "the clock was set back");
+    assert_eq!(starts(said(&render(&mut template, &points, 120))), [50, 90]);
+    assert_eq!(starts(said(&render(&mut template, &[], 40))), [40, 40]);
+}
+
 #[test]
 fn nothing_is_a_request_of_no_points() {
     assert_eq!(render(&mut Template::default(), &[], 1).points, 0);

@@ -13,7 +13,7 @@ use super::accounts::{Accounts, Payers};
 use super::catalogue::{Made, Table};
 use super::config::NvmlConfig;
 use super::emit::{Common, Emit, Thing};
-use super::events::{Events, Records, Scene};
+use super::events::{Events, Log, Scene};
 use super::health::Health;
 use super::holders::{Evidence, Holder, Owner, Share};
 use super::model::{Driver, Event, EventKind, Factory, Inventory, Report, State};
@@ -29,6 +29,9 @@ use crate::telemetry::Metrics;
 
 /// The name of the scope of everything made here.
 const SCOPE: &str = "tidegate.receiver.nvml";
+
+/// How long stopping waits for the driver: requests that wait want some of the time as well.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// Where requests go.
 #[derive(Default, Clone)]
@@ -136,7 +139,11 @@ impl Collector {
         let deadline = loop {
             tokio::select! {
                 deadline = &mut stop => break deadline.unwrap_or_else(|_| tokio::time::Instant::now()),
-                _ = ticks.tick() => self.collect().await,
+                _ = ticks.tick() => tokio::select! {
+                    // The driver may be slow, or not come back.
+                    deadline = &mut stop => break deadline.unwrap_or_else(|_| tokio::time::Instant::now()),
+                    () = self.collect() => {}
+                },
                 _ = samples.tick(), if glances => self.worker.glance(),
                 // With the way blocked they wait for the next collection, which shows their count anyway.
                 () = wake.notified(), if self.ways.logs.as_ref().is_none_or(Outbox::has_room) => {
@@ -146,7 +153,7 @@ impl Collector {
                 }
             }
         };
-        self.worker.stop(deadline).await;
+        self.worker.stop(deadline.min(tokio::time::Instant::now() + LETTING_GO)).await;
         // What the driver told until then is not lost.
         self.take_events();
     }
@@ -275,24 +282,32 @@ impl Collector {
             self.emit.count(Made::ReadErrors, &Thing::Node(word), *count, self.start);
         }
         for ((uuid, code, holder), count) in &self.events.xids {
-            let thing = Thing::Xid(uuid.clone(), *code, holder.clone());
-            self.emit.count(Made::XidEvents, &thing, count.count, self.start);
+            let thing = Thing::Xid(uuid.clone(), self.events.name(uuid), *code, holder.clone());
+            self.emit.count(Made::XidEvents, &thing, *count, self.start);
         }
-        for ((uuid, code), last) in self.events.last_seen() {
-            self.emit.made(Made::XidLastSeen, &Thing::Xid(uuid, code, None), last);
+        for ((uuid, code), last) in &self.events.last_seen {
+            let thing = Thing::Xid(uuid.clone(), self.events.name(uuid), *code, None);
+            self.emit.made(Made::XidLastSeen, &thing, *last);
         }
         for ((uuid, word), count) in &self.events.others {
-            self.emit.count(Made::Events, &Thing::Event(uuid.clone(), word), *count, self.start);
+            let thing = Thing::Event(uuid.clone(), self.events.name(uuid), word);
+            self.emit.count(Made::Events, &thing, *count, self.start);
         }
     }
 
     /// Counts what the driver told and writes log records of it.
     fn take_events(&mut self) {
         let events: Vec<Event> = self.worker.events().collect();
-        let mut records = Records::default();
+        if events.is_empty() {
+            return;
+        }
+        // One request for all: as many requests as there can be events would find no room.
+        let mut log = Log::default();
         for event in events {
             let holders = self.pods.holders_of(&event.uuid, event.gpu_instance, event.compute_instance);
-            self.events.count(&event, only(holders.clone()));
+            let devices = self.inventory.iter().flat_map(|inventory| &inventory.devices);
+            let device = devices.map(|device| &**device).find(|device| device.uuid == event.uuid);
+            self.events.count(&event, device.map(|device| &device.name), only(holders.clone()));
             if self.ways.logs.is_none() {
                 continue;
             }
@@ -303,18 +318,20 @@ impl Collector {
                 (holder, tenant.unwrap_or_else(|| super::accounts::UNKNOWN.into()))
             };
             let holders: Vec<_> = holders.into_iter().map(tenant).collect();
-            let devices = self.inventory.iter().flat_map(|inventory| &inventory.devices);
-            let scene = Scene {
-                device: devices.map(|device| &**device).find(|device| device.uuid == event.uuid),
-                node: &self.node,
-                holders: &holders,
-            };
+            let scene = Scene { device, node: &self.node, holders: &holders };
             if !matches!(event.kind, EventKind::MigChange) || scene.device.is_some() {
-                records.add(&event, &scene, unix_nanos());
+                log.add(&event, &scene, unix_nanos());
+            }
+            if log.is_full() {
+                self.put_log(&mut log);
             }
         }
-        if let (Some(logs), Some(request)) = (&self.ways.logs, records.finish(&self.resource, &self.scope)) {
-            logs.put(request);
+        self.put_log(&mut log);
+    }
+
+    fn put_log(&self, log: &mut Log) {
+        if let Some(logs) = &self.ways.logs {
+            logs.put(log.finish(&self.resource, &self.scope));
         }
     }
 
@@ -375,3 +392,6 @@ fn unix_nanos() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     since.as_nanos().try_into().unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

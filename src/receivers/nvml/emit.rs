@@ -37,12 +37,12 @@ pub enum Thing {
     Mig(Arc<Identity>, Arc<MigIdentity>),
     /// All that there is to say of a MIG instance.
     MigInfo(Arc<Identity>, Arc<MigIdentity>),
-    /// A process on a GPU, and whose it is if that is known.
-    Process(Arc<Identity>, u32, ProcessKind, Option<Arc<Holder>>),
-    /// An XID error, and whose the GPU was then.
-    Xid(Arc<str>, u64, Option<Arc<Holder>>),
-    /// Another event of a GPU.
-    Event(Arc<str>, &'static str),
+    /// A process on a GPU or in GPU and compute instances of it, and whose it is if that is known.
+    Process(Arc<Identity>, u32, ProcessKind, (Option<u32>, Option<u32>), Option<Arc<Holder>>),
+    /// An XID error of a GPU with this name, and whose the GPU was then.
+    Xid(Arc<str>, Option<Arc<str>>, u64, Option<Arc<Holder>>),
+    /// Another event of a GPU with this name.
+    Event(Arc<str>, Option<Arc<str>>, &'static str),
     /// What a container holds, whose tenant it is, and how that is known.
     Allocation(Arc<str>, Option<Arc<str>>, Option<Arc<Holder>>, Arc<Payer>, &'static str),
     /// A payer's account on a GPU of this model.
@@ -102,7 +102,8 @@ impl Emit {
 
     /// A process on a device.
     pub fn process(&mut self, device: &Arc<Identity>, process: &Process, holder: Option<Arc<Holder>>) {
-        let thing = Thing::Process(device.clone(), process.pid, process.kind, holder);
+        let on = (process.gpu_instance, process.compute_instance);
+        let thing = Thing::Process(device.clone(), process.pid, process.kind, on, holder);
         if let Some(memory) = process.memory {
             self.made(Made::ProcessMemory, &thing, memory);
         }
@@ -377,7 +378,7 @@ impl Names<'_> {
                 }
                 put.text("node", &self.common.node);
             }
-            Thing::Process(device, pid, kind, holder) => {
+            Thing::Process(device, pid, kind, (gpu_instance, compute_instance), holder) => {
                 put.text("hw.id", &device.uuid);
                 put.text("hw.name", &device.name);
                 put.number("process.pid", (*pid).into());
@@ -387,15 +388,25 @@ impl Names<'_> {
                     ProcessKind::Mps => "mps",
                 };
                 put.text("nvidia.gpu.process.type", kind);
+                for (key, id) in [
+                    ("nvidia.gpu.mig.gpu_instance_id", gpu_instance),
+                    ("nvidia.gpu.mig.compute_instance_id", compute_instance),
+                ] {
+                    if let Some(id) = id {
+                        put.number(key, (*id).into());
+                    }
+                }
                 put.holder(holder.as_deref());
             }
-            Thing::Xid(uuid, code, holder) => {
+            Thing::Xid(uuid, name, code, holder) => {
                 put.text("hw.id", uuid);
+                put.optional("hw.name", name.as_deref());
                 put.number("nvidia.gpu.xid", i64::try_from(*code).unwrap_or(i64::MAX));
                 put.holder(holder.as_deref());
             }
-            Thing::Event(uuid, word) => {
+            Thing::Event(uuid, name, word) => {
                 put.text("hw.id", uuid);
+                put.optional("hw.name", name.as_deref());
                 put.text("nvidia.gpu.event.type", word);
             }
             Thing::Allocation(uuid, mig, holder, payer, evidence) => {

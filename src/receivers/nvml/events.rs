@@ -20,52 +20,49 @@ const INFO: u64 = 9;
 const WARN: u64 = 13;
 const ERROR: u64 = 17;
 
-/// What one kind of XID on one device came to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Count {
-    /// How often.
-    pub count: u64,
-    /// When last, in seconds since 1970.
-    pub last: f64,
-}
+/// A request of log records is not made larger than this by another event, in bytes.
+const MOST_LOGGED: usize = 1 << 20;
 
 /// All that was told so far.
 #[derive(Debug, Default)]
 pub struct Events {
     /// By device, code, and whose it was.
-    pub xids: BTreeMap<(Arc<str>, u64, Option<Arc<Holder>>), Count>,
+    pub xids: BTreeMap<(Arc<str>, u64, Option<Arc<Holder>>), u64>,
+    /// When each code was last seen on each device, whosever it was, in seconds since 1970.
+    pub last_seen: BTreeMap<(Arc<str>, u64), f64>,
     /// The last code of each device.
     pub last: BTreeMap<Arc<str>, u64>,
     /// By device and type.
     pub others: BTreeMap<(Arc<str>, &'static str), u64>,
+    /// What these devices are called.
+    names: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl Events {
-    /// Counts an event. The holder is given where there is exactly one.
-    pub fn count(&mut self, event: &Event, holder: Option<Arc<Holder>>) {
+    /// Counts an event of a device of this name. The holder is given where there is exactly one.
+    pub fn count(&mut self, event: &Event, name: Option<&Arc<str>>, holder: Option<Arc<Holder>>) {
+        if let Some(name) = name
+            && self.names.get(&event.uuid) != Some(name)
+        {
+            self.names.insert(event.uuid.clone(), name.clone());
+        }
         match event.kind {
             EventKind::Xid(code) => {
                 self.last.insert(event.uuid.clone(), code);
+                self.last_seen.insert((event.uuid.clone(), code), event.time as f64 / 1e9);
                 let mut key = (event.uuid.clone(), code, holder);
                 if self.xids.len() >= MOST_COUNTS && !self.xids.contains_key(&key) {
                     key.2 = None;
                 }
-                let count = self.xids.entry(key).or_insert(Count { count: 0, last: 0.0 });
-                count.count += 1;
-                count.last = count.last.max(event.time as f64 / 1e9);
+                *self.xids.entry(key).or_default() += 1;
             }
             other => *self.others.entry((event.uuid.clone(), word(other))).or_default() += 1,
         }
     }
 
-    /// When each code was last seen on each device, whosever it was.
-    pub fn last_seen(&self) -> BTreeMap<(Arc<str>, u64), f64> {
-        let mut out = BTreeMap::new();
-        for ((uuid, code, _), count) in &self.xids {
-            let last = out.entry((uuid.clone(), *code)).or_insert(count.last);
-            *last = count.last.max(*last);
-        }
-        out
+    /// What a device is called that something was told of.
+    pub fn name(&self, uuid: &Arc<str>) -> Option<Arc<str>> {
+        self.names.get(uuid).cloned()
     }
 }
 
@@ -89,39 +86,42 @@ pub struct Scene<'a> {
     pub holders: &'a [(Arc<Holder>, Arc<str>)],
 }
 
-/// Log records that go into one request: an application that fails makes one XID after the other.
+/// Log records that go into one request.
 #[derive(Debug, Default)]
-pub struct Records {
-    bytes: Vec<u8>,
+pub struct Log {
+    records: Vec<u8>,
     count: usize,
 }
 
-impl Records {
-    /// Adds what there is to say of an event, to each of those who had the device. `now` is in nanoseconds since 1970.
+impl Log {
+    /// Adds the records of an event. `now` is in nanoseconds since 1970.
     pub fn add(&mut self, event: &Event, scene: &Scene<'_>, now: u64) {
         if scene.holders.is_empty() {
-            put_bytes(&mut self.bytes, 2, &record(event, scene, None, now));
+            put_bytes(&mut self.records, 2, &record(event, scene, None, now));
         }
         for holder in scene.holders {
-            put_bytes(&mut self.bytes, 2, &record(event, scene, Some(holder), now));
+            put_bytes(&mut self.records, 2, &record(event, scene, Some(holder), now));
         }
         self.count += scene.holders.len().max(1);
     }
 
-    /// The request, if there is anything in it. `resource` and `scope` are encoded messages.
-    pub fn finish(self, resource: &[u8], scope: &[u8]) -> Option<Rendered> {
-        if self.count == 0 {
-            return None;
-        }
-        let mut records = Vec::with_capacity(self.bytes.len() + scope.len() + 8);
-        put_bytes(&mut records, 1, scope);
-        records.extend_from_slice(&self.bytes);
-        let mut group = Vec::with_capacity(records.len() + resource.len() + 16);
+    /// Whether the next event should go into another request.
+    pub fn is_full(&self) -> bool {
+        self.records.len() >= MOST_LOGGED
+    }
+
+    /// The request with all that was added since the last one. `resource` and `scope` are encoded messages.
+    pub fn finish(&mut self, resource: &[u8], scope: &[u8]) -> Rendered {
+        let Log { records, count } = std::mem::take(self);
+        let mut scoped = Vec::with_capacity(records.len() + scope.len() + 8);
+        put_bytes(&mut scoped, 1, scope);
+        scoped.extend_from_slice(&records);
+        let mut group = Vec::with_capacity(scoped.len() + resource.len() + 16);
         put_bytes(&mut group, 1, resource);
-        put_bytes(&mut group, 2, &records);
+        put_bytes(&mut group, 2, &scoped);
         let mut request = Vec::with_capacity(group.len() + 8);
         put_bytes(&mut request, 1, &group);
-        Some(Rendered { request: request.into(), points: self.count })
+        Rendered { request: request.into(), points: count }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Health {
     id: String,
     required: bool,
     open: bool,
+    /// Whether a collection succeeded since it was opened.
+    read: bool,
     /// Whether it was ever open: what was there once is missed.
     known: bool,
     generation: u64,
@@ -41,6 +43,7 @@ impl Health {
             id: id.to_owned(),
             required,
             open: false,
+            read: false,
             known: false,
             generation: 0,
             failures: 0,
@@ -74,10 +77,9 @@ impl Health {
             );
         }
         self.open = true;
+        self.read = false;
         self.known = true;
         self.generation += 1;
-        self.failures = 0;
-        self.reason = None;
         self.next = None;
         self.show();
     }
@@ -96,11 +98,12 @@ impl Health {
             }
             (false, _) => tracing::warn!(%component, reason, message, "GPUs cannot be read"),
         }
-        // One that was just open is tried at the next collection.
+        // One that was just read is tried at the next collection; one that opens and is never read fails all the same.
         let (first, longest) =
             if closed.reason == Reason::NoLibrary && !self.known { ABSENT } else { BROKEN };
-        let doublings = if self.open { None } else { Some(self.failures.min(16)) };
-        self.failures = if self.open { 0 } else { self.failures + 1 };
+        let worked = self.open && self.read;
+        let doublings = (!worked).then_some(self.failures.min(16));
+        self.failures = if worked { 0 } else { self.failures.saturating_add(1) };
         self.next = doublings.map(|doublings| now + first.saturating_mul(1 << doublings).min(longest));
         self.open = false;
         self.reason = Some(closed.reason);
@@ -113,6 +116,9 @@ impl Health {
         let read = |report: &Report| matches!(report.state, State::Readable | State::Asleep);
         if self.open && (reports.is_empty() || reports.iter().any(read)) {
             self.last_success = Some(wall as f64 / 1e9);
+            self.read = true;
+            self.failures = 0;
+            self.reason = None;
         }
     }
 
@@ -186,13 +192,23 @@ mod tests {
         assert_eq!(pauses(&mut never, Reason::NoLibrary, 6), [30, 60, 120, 240, 300, 300]);
         assert_eq!(pauses(&mut Health::new("b", false, &metrics), Reason::DriverNotLoaded, 2), [5, 10]);
         let mut once = Health::new("c", false, &metrics);
-        once.opened(&inventory());
+        let read = |health: &mut Health| {
+            health.opened(&inventory());
+            health.collected(&[], Duration::ZERO, 1);
+        };
+        read(&mut once);
         // What was there a moment ago is looked for at once, then with pauses.
         let want = [0, 5, 10, 20, 40, 60, 60];
         assert_eq!(pauses(&mut once, Reason::DriverNotLoaded, 7), want);
-        once.opened(&inventory());
+        read(&mut once);
         assert_eq!(pauses(&mut once, Reason::NoLibrary, 2), [0, 5]);
         assert_eq!(once.generation(), 2);
+        // What opens and is closed before anything is read is no better than what does not open.
+        let opened_only = [(); 3].map(|()| {
+            once.opened(&inventory());
+            pauses(&mut once, Reason::Changed, 1)
+        });
+        assert_eq!(opened_only, [[10], [20], [40]]);
     }
 
     #[test]

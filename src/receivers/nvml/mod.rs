@@ -91,7 +91,7 @@ impl Receiver for Nvml {
                 Arc::new(move |sink| Box::new(Simulated::new(&simulate, groups, schedule.clone(), sink)))
             }
             _ => {
-                let settings = self.library(cx);
+                let settings = library::Settings::new(&self.config, cx.supervisor.clone());
                 Arc::new(move |sink| library::source(settings.clone(), sink))
             }
         };
@@ -112,33 +112,15 @@ impl Receiver for Nvml {
     }
 
     async fn stop(&mut self, deadline: Instant) {
-        let Some(running) = self.running.take() else { return };
+        let Some(mut running) = self.running.take() else { return };
         let deadline = tokio::time::Instant::from_std(deadline);
         // A task that has died already has nothing to let go of.
         let _ = running.stop.send(deadline);
-        let _ = tokio::time::timeout_at(deadline, running.task).await;
+        if tokio::time::timeout_at(deadline, &mut running.task).await.is_err() {
+            running.task.abort();
+        }
         for way in [running.ways.metrics, running.ways.logs].into_iter().flatten() {
             way.close(deadline).await;
-        }
-    }
-}
-
-impl Nvml {
-    /// What the driver's library is read with.
-    fn library(&self, cx: &RunContext) -> library::Settings {
-        let config = &self.config;
-        library::Settings {
-            library: (!config.library_path.is_empty()).then(|| config.library_path.clone().into()),
-            groups: config.groups.on(),
-            devices: config.devices.clone(),
-            slow_interval: config.slow_interval,
-            skip_sleeping: config.skip_sleeping,
-            // Who holds a GPU, and which part of it, is also known by its processes.
-            processes: config.accounts(),
-            sysfs: "/sys".into(),
-            proc: config.processes.root.clone().into(),
-            supervisor: cx.supervisor.clone(),
-            memory: library::Memory::default(),
         }
     }
 }

@@ -261,6 +261,9 @@ pub struct Driver {
     pub cuda: Option<String>,
 }
 
+/// Slices of compute on what NVIDIA has built so far, where the device does not say.
+pub const COMPUTE_SLICES: u32 = 7;
+
 /// What does not change while a driver is loaded, of a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -290,6 +293,18 @@ pub struct Identity {
     pub nvlink_version: Option<u32>,
     /// Slices of compute that MIG can cut it into: 7 on what NVIDIA has built so far.
     pub compute_slices: u32,
+}
+
+impl Identity {
+    /// A device that nothing is known of but its number.
+    pub fn unknown(index: u32) -> Self {
+        Identity {
+            uuid: format!("index-{index}").into(),
+            index,
+            compute_slices: COMPUTE_SLICES,
+            ..Identity::default()
+        }
+    }
 }
 
 // Things are told apart by their UUID; equality looks at the rest as well.

@@ -43,6 +43,8 @@ struct State {
     /// One more has been taken out and has no verdict yet.
     sending: bool,
     closing: bool,
+    /// Nobody waits for the rest.
+    closed: bool,
 }
 
 impl Outbox {
@@ -71,6 +73,11 @@ impl Outbox {
             return;
         }
         let mut state = self.0.state();
+        if state.closing {
+            // Whoever takes requests out may have ended.
+            drop(state);
+            return self.0.dropped(request.points, "shutdown");
+        }
         while state.waiting.len() >= WAITING {
             if let Some(oldest) = state.waiting.pop_front() {
                 self.0.dropped(oldest.points, "refused");
@@ -100,7 +107,11 @@ impl Outbox {
             }
         };
         let _ = tokio::time::timeout_at(deadline, empty).await;
-        let left: Vec<Rendered> = self.0.state().waiting.drain(..).collect();
+        let left: Vec<Rendered> = {
+            let mut state = self.0.state();
+            state.closed = true;
+            state.waiting.drain(..).collect()
+        };
         for request in left {
             self.0.dropped(request.points, "shutdown");
         }
@@ -140,19 +151,21 @@ impl Inner {
                 }
                 Verdict::Retry { after, reason } => {
                     tracing::debug!(component = %self.id, reason, "telemetry of GPUs is sent again later");
-                    let waiting = {
+                    let dropped = {
                         let mut state = self.state();
                         state.sending = false;
                         // It is the oldest; newer ones may have taken its place.
-                        if state.waiting.len() < WAITING {
+                        if state.closed {
+                            Some((request.points, "shutdown"))
+                        } else if state.waiting.len() >= WAITING {
+                            Some((request.points, "refused"))
+                        } else {
                             state.waiting.push_front(request);
                             None
-                        } else {
-                            Some(request.points)
                         }
                     };
-                    if let Some(points) = waiting {
-                        self.dropped(points, "refused");
+                    if let Some((points, reason)) = dropped {
+                        self.dropped(points, reason);
                     }
                     self.pause(after.unwrap_or(pause).min(PAUSE.1)).await;
                     pause = (pause * 2).min(PAUSE.1);

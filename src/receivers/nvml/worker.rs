@@ -4,14 +4,15 @@
 //! says before each device which one it enters. Whoever waits for it gives it so long for each; when it does not come
 //! out in time the thread is given up, its device is left alone, and another thread goes on with the others. A thread
 //! that was given up touches nothing more when its call comes back; then its device is tried again. Only so many
-//! threads may be stuck; with more than that nothing is read until one comes back.
+//! threads may be stuck, and none other beside one that is stuck with the library itself; until one comes back nothing
+//! is read.
 //!
 //! Commands and messages go through bounded channels. One command is answered by one [`Message::Done`], or by the
 //! channel's end when the thread has died.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
@@ -29,7 +30,8 @@ const MOST_STUCK: usize = 8;
 const MESSAGES: usize = 64;
 /// How many events wait.
 const EVENTS: usize = 1024;
-/// How long opening the library may take for each device: without the persistence daemon it initialises them.
+/// How long opening the library may take for each device, where nothing holds it open: without the persistence daemon
+/// it initialises them. Closing it may take as long.
 const OPENING: Duration = Duration::from_secs(60);
 
 /// What came of one collection.
@@ -48,14 +50,18 @@ pub struct Worker {
     factory: Factory,
     supervisor: Supervisor,
     timeout: Duration,
+    opening: Duration,
     thread: Option<Thread>,
     stuck: Vec<Stuck>,
     inventory: Option<Inventory>,
+    /// Who the devices are, by number, as far as that was ever found out.
+    known: HashMap<u32, Arc<Identity>>,
     events: (Sender<Event>, Receiver<Event>),
     wake_events: Arc<Notify>,
 }
 
-/// A thread that answers.
+/// A thread that answers. Ends when all clones are gone.
+#[derive(Clone)]
 struct Thread {
     commands: Sender<Command>,
     messages: Receiver<Message>,
@@ -66,26 +72,42 @@ struct Thread {
     inside: Arc<Inside>,
 }
 
-/// The device that a thread is in.
-struct Inside(AtomicU32);
+/// The device that a thread is in, and how many it has entered so far.
+struct Inside {
+    device: AtomicU32,
+    entered: AtomicU64,
+}
 
 impl Inside {
     const NOWHERE: u32 = u32::MAX;
 
-    fn set(&self, device: Option<u32>) {
-        self.0.store(device.unwrap_or(Self::NOWHERE), Ordering::Release);
+    fn new() -> Self {
+        Inside { device: AtomicU32::new(Self::NOWHERE), entered: AtomicU64::new(0) }
+    }
+
+    fn enter(&self, device: u32) {
+        self.entered.fetch_add(1, Ordering::AcqRel);
+        self.device.store(device, Ordering::Release);
+    }
+
+    fn leave(&self) {
+        self.device.store(Self::NOWHERE, Ordering::Release);
     }
 
     fn get(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Acquire)).filter(|&device| device != Self::NOWHERE)
+        Some(self.device.load(Ordering::Acquire)).filter(|&device| device != Self::NOWHERE)
+    }
+
+    fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Acquire)
     }
 }
 
 /// A thread that does not.
 struct Stuck {
-    device: Option<u32>,
-    /// What is known of it: whoever leaves it alone does not find it.
-    identity: Option<Arc<Identity>>,
+    /// The device that it is in, and what is known of that: whoever leaves it alone does not find it. Without one it is
+    /// the library that does not open or close.
+    device: Option<Arc<Identity>>,
     messages: Receiver<Message>,
 }
 
@@ -112,9 +134,11 @@ impl Worker {
             factory,
             supervisor,
             timeout,
+            opening: timeout.max(OPENING),
             thread: None,
             stuck: Vec::new(),
             inventory: None,
+            known: HashMap::new(),
             events: bounded(EVENTS),
             wake_events: Arc::default(),
         }
@@ -138,61 +162,57 @@ impl Worker {
         }
     }
 
-    /// Reads all devices. `open` allows to open the library if it is not open.
+    /// Reads all devices. `open` allows to open the library if it is not open. Who does not wait for the end of this
+    /// must not begin anew, but may [stop](Worker::stop).
     pub async fn collect(&mut self, open: bool) -> Collected {
         let mut collected = Collected::default();
         self.forget_those_that_came_back();
         loop {
-            if self.stuck.len() >= MOST_STUCK {
-                let message = format!("{MOST_STUCK} calls into the driver have not come back");
+            if let Some(message) = self.cannot_go_on() {
                 collected.closed = Some(Closed { reason: Reason::Hung, message });
                 break;
             }
-            let thread = match self.thread.take() {
-                Some(thread) => thread,
-                None => match self.start() {
-                    Ok(thread) => thread,
-                    Err(error) => {
-                        let message = format!("no thread for reading GPUs: {error}");
-                        collected.closed = Some(Closed { reason: Reason::Other, message });
-                        break;
-                    }
-                },
-            };
-            // A thread that was given up had devices open that the next one must open again.
-            let again = self.inventory.is_some();
-            let outcome = self.run(&thread, open || again, &mut collected).await;
-            match outcome {
-                Outcome::Done => {
-                    self.thread = Some(thread);
-                    break;
-                }
-                Outcome::Died => {
-                    thread.give_up();
-                    self.inventory = None;
-                    let message = "the thread that reads GPUs has ended".to_owned();
+            // It stays where it is, to be found by whoever does not wait for the end of this.
+            let thread = match self.thread.clone().map_or_else(|| self.start(), Ok) {
+                Ok(thread) => thread,
+                Err(error) => {
+                    let message = format!("no thread for reading GPUs: {error}");
                     collected.closed = Some(Closed { reason: Reason::Other, message });
                     break;
                 }
-                Outcome::Hung => {
-                    thread.give_up();
-                    let device = thread.inside.get();
-                    let known = self.inventory.iter().flat_map(|inventory| &inventory.devices);
-                    let identity = known.into_iter().find(|known| Some(known.index) == device).cloned();
-                    self.stuck.push(Stuck { device, identity, messages: thread.messages.clone() });
-                    if device.is_none() {
-                        let message = "opening the GPU driver's library does not come back".to_owned();
-                        collected.closed = Some(Closed { reason: Reason::Hung, message });
-                        break;
-                    }
-                    tracing::warn!(
-                        device,
-                        "a call into the GPU driver does not come back; the device is left alone until it does"
-                    );
-                    // Those before it were read already; the next thread reads them again, which is harmless.
-                    collected.reports.clear();
-                }
+            };
+            self.thread = Some(thread.clone());
+            // A thread that was given up had devices open that the next one must open again.
+            let again = self.inventory.is_some();
+            let outcome = self.run(&thread, open || again, &mut collected).await;
+            if outcome == Outcome::Done {
+                break;
             }
+            thread.give_up();
+            self.thread = None;
+            if outcome == Outcome::Died {
+                self.inventory = None;
+                let message = "the thread that reads GPUs has ended".to_owned();
+                collected.closed = Some(Closed { reason: Reason::Other, message });
+                break;
+            }
+            let device = thread.inside.get();
+            let identity = device.map(|device| {
+                let known = self.known.get(&device).cloned();
+                known.unwrap_or_else(|| Arc::new(Identity::unknown(device)))
+            });
+            self.stuck.push(Stuck { device: identity, messages: thread.messages.clone() });
+            // Those before it were read already; the next thread reads them again, which is harmless.
+            collected.reports.clear();
+            if device.is_none() {
+                // What says why nothing can be read is said at the beginning of the next round.
+                self.inventory = None;
+                continue;
+            }
+            tracing::warn!(
+                device,
+                "a call into the GPU driver does not come back; the device is left alone until it does"
+            );
         }
         self.add_the_hung(&mut collected);
         collected.reports.sort_by_key(|report| report.identity.index);
@@ -205,8 +225,9 @@ impl Worker {
     /// Ends the thread; returns when it has let go of the driver, at the latest at the deadline.
     pub async fn stop(&mut self, deadline: tokio::time::Instant) {
         let Some(thread) = self.thread.take() else { return };
-        thread.give_up();
-        let Thread { commands, messages, wake, .. } = thread;
+        // What the driver tells while it is let go of is still taken.
+        thread.given_up.store(true, Ordering::Release);
+        let Thread { commands, messages, wake, sink, .. } = thread;
         drop(commands);
         let gone = async {
             loop {
@@ -220,6 +241,17 @@ impl Worker {
         if tokio::time::timeout_at(deadline, gone).await.is_err() {
             tracing::warn!("the GPU driver was not let go of in time");
         }
+        sink.close();
+    }
+
+    /// Why another call into the driver would be one too many.
+    fn cannot_go_on(&self) -> Option<String> {
+        if self.stuck.iter().any(|stuck| stuck.device.is_none()) {
+            // Another thread would wait for the same.
+            return Some("opening or closing the GPU driver's library does not come back".to_owned());
+        }
+        (self.stuck.len() >= MOST_STUCK)
+            .then(|| format!("{MOST_STUCK} calls into the driver have not come back"))
     }
 
     async fn run(&mut self, thread: &Thread, open: bool, collected: &mut Collected) -> Outcome {
@@ -227,14 +259,17 @@ impl Worker {
             return Outcome::Died;
         }
         // Only the first time are devices initialised.
-        let mut limit = if self.inventory.is_none() { self.timeout.max(OPENING) } else { self.timeout };
+        let mut limit = if self.inventory.is_none() { self.opening } else { self.timeout };
         let mut deadline = tokio::time::Instant::now() + limit;
+        let mut entered = thread.inside.entered();
         loop {
             match thread.messages.try_recv() {
                 Ok(message) => {
                     match message {
                         Message::Entering => {}
                         Message::Opened(mut inventory) => {
+                            let found = inventory.devices.iter();
+                            self.known.extend(found.map(|device| (device.index, device.clone())));
                             self.keep_the_hung(&mut inventory);
                             self.inventory = Some(inventory.clone());
                             collected.opened = Some(inventory);
@@ -246,6 +281,8 @@ impl Worker {
                             self.inventory = None;
                             collected.reports.clear();
                             collected.closed = Some(closed);
+                            // Now it closes the library, and may open it anew.
+                            limit = self.opening;
                         }
                         Message::Device(report) => {
                             collected.reports.push(*report);
@@ -253,11 +290,17 @@ impl Worker {
                         Message::Done => return Outcome::Done,
                     }
                     deadline = tokio::time::Instant::now() + limit;
+                    entered = thread.inside.entered();
                 }
                 Err(TryRecvError::Disconnected) => return Outcome::Died,
                 Err(TryRecvError::Empty) => {
                     if tokio::time::timeout_at(deadline, thread.wake.notified()).await.is_err() {
-                        return Outcome::Hung;
+                        // One that has gone on to another device since only had nothing to say.
+                        let before = std::mem::replace(&mut entered, thread.inside.entered());
+                        if before == entered {
+                            return Outcome::Hung;
+                        }
+                        deadline = tokio::time::Instant::now() + limit;
                     }
                 }
             }
@@ -269,11 +312,11 @@ impl Worker {
         let (tell, messages) = bounded(MESSAGES);
         let wake = Arc::new(Notify::new());
         let given_up = Arc::new(AtomicBool::new(false));
-        let inside = Arc::new(Inside(AtomicU32::new(Inside::NOWHERE)));
+        let inside = Arc::new(Inside::new());
         let sink = EventSink::new(self.events.0.clone(), self.wake_events.clone());
         let reader = Reader {
             source: (self.factory)(sink.clone()),
-            skip: self.stuck.iter().filter_map(|stuck| stuck.device).collect(),
+            skip: self.hung().map(|identity| identity.index).collect(),
             open: None,
             windows: HashMap::new(),
             tell: Tell { to: Some(tell), wake: wake.clone() },
@@ -304,9 +347,18 @@ impl Worker {
         }
     }
 
+    /// The devices that calls do not come back from.
+    fn hung(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.stuck.iter().filter_map(|stuck| stuck.device.as_ref())
+    }
+
     /// A device that does not answer is still there.
-    fn keep_the_hung(&self, inventory: &mut Inventory) {
-        for identity in self.stuck.iter().filter_map(|stuck| stuck.identity.as_ref()) {
+    fn keep_the_hung(&mut self, inventory: &mut Inventory) {
+        for identity in self.stuck.iter_mut().filter_map(|stuck| stuck.device.as_mut()) {
+            // Numbers may have changed since it was met.
+            if inventory.devices.iter().any(|d| d.uuid == identity.uuid && d.index != identity.index) {
+                *identity = Arc::new(Identity::unknown(identity.index));
+            }
             if !inventory.devices.iter().any(|device| device.index == identity.index) {
                 inventory.devices.push(identity.clone());
             }
@@ -318,7 +370,7 @@ impl Worker {
         if self.inventory.is_none() {
             return;
         }
-        for identity in self.stuck.iter().filter_map(|stuck| stuck.identity.as_ref()) {
+        for identity in self.hung() {
             if !collected.reports.iter().any(|report| report.identity.index == identity.index) {
                 collected.reports.push(Report::bare(identity.clone(), State::Hung));
             }
@@ -326,6 +378,7 @@ impl Worker {
     }
 }
 
+#[derive(PartialEq, Eq)]
 enum Outcome {
     Done,
     Hung,
@@ -404,10 +457,10 @@ impl Reader {
             }
             let (tell, inside) = (&self.tell, &self.inside);
             let opened = self.source.open(&self.skip, &mut |device| {
-                inside.set(Some(device));
+                inside.enter(device);
                 tell.say(Message::Entering);
             });
-            self.inside.set(None);
+            self.inside.leave();
             match opened {
                 Ok(inventory) => {
                     self.tell.say(Message::Opened(inventory.clone()));
@@ -423,13 +476,14 @@ impl Reader {
             if self.is_given_up() {
                 return;
             }
-            self.inside.set(Some(device));
+            self.inside.enter(device);
             self.tell.say(Message::Entering);
             let read = self.source.read(device, Instant::now());
-            self.inside.set(None);
+            self.inside.leave();
             match read {
                 Ok(mut report) => {
-                    if let Some(window) = self.windows.remove(&device) {
+                    let window = self.windows.remove(&device);
+                    if let Some(window) = window.filter(|_| report.state == State::Readable) {
                         window.put(&mut report.samples);
                     }
                     self.tell.say(Message::Device(Box::new(report)));
@@ -444,9 +498,9 @@ impl Reader {
             if self.is_given_up() {
                 return;
             }
-            self.inside.set(Some(device));
+            self.inside.enter(device);
             let glance = self.source.glance(device);
-            self.inside.set(None);
+            self.inside.leave();
             match glance {
                 Ok(glance) => self.windows.entry(device).or_default().add(glance),
                 Err(closed) => return self.close(closed),
@@ -455,10 +509,11 @@ impl Reader {
     }
 
     fn close(&mut self, closed: Closed) {
+        // First: giving things back may take its time, or not come back either.
+        self.tell.say(Message::Closed(closed));
         self.source.close();
         self.open = None;
         self.windows.clear();
-        self.tell.say(Message::Closed(closed));
     }
 
     fn devices(&self) -> Vec<u32> {

@@ -130,7 +130,7 @@ impl Gpu {
 
     /// How many reports in a row had no answer at all; `None` while it is not asked anything.
     pub(super) fn silent_for(&self) -> Option<u32> {
-        self.bond.as_ref().map(|_| self.unknown_reports)
+        self.bond.as_ref().filter(|_| self.state != State::Asleep).map(|_| self.unknown_reports)
     }
 
     /// Reads everything that is due. `turn`: whether it is this device's turn for readings that block.
@@ -161,8 +161,15 @@ impl Gpu {
             Err(Stop::Lost(error)) => return Ok(self.lose(&error, now)),
             Err(Stop::Closed(closed)) => return Err(closed),
         }
-        self.state = State::Readable;
-        self.unknown_reports = if tally.silent() { self.unknown_reports.saturating_add(1) } else { 0 };
+        if tally.silent() {
+            // What is repeated from memory does not make it one that was read.
+            self.unknown_reports = self.unknown_reports.saturating_add(1);
+            self.state = State::Lost;
+            report = self.bare(State::Lost, None);
+        } else {
+            self.unknown_reports = 0;
+            self.state = State::Readable;
+        }
         report.errors = tally.errors;
         Ok(report)
     }
@@ -391,6 +398,7 @@ impl Bond {
             entry.due = None;
             entry.last.clear();
         }
+        self.fields.forget();
         self.gpm = Gpm::new(self.handle, None);
         self.processes = Processes::default();
     }

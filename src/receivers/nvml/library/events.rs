@@ -236,17 +236,21 @@ fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Option<EventSet>, N
     'anew: while !wanted.is_empty() {
         let set = EventSet::new(Arc::clone(nvml))?;
         let mut at = 0;
-        while let Some(&(handle, kinds)) = wanted.get(at) {
-            match set.register(handle, kinds) {
-                Ok(()) => at += 1,
-                Err(error) => {
-                    tracing::debug!(%error, "events of a GPU cannot be waited for");
-                    wanted.remove(at);
-                    if errors::class(&error) != Class::Unsupported {
-                        // Such an error leaves the set unusable, with all that is in it.
-                        continue 'anew;
-                    }
-                }
+        while let Some((handle, kinds)) = wanted.get_mut(at) {
+            let Err(error) = set.register(*handle, *kinds) else {
+                at += 1;
+                continue;
+            };
+            tracing::debug!(kinds, %error, "events of a GPU cannot be waited for");
+            // To hear of MIG changes may need rights that XIDs do not.
+            if *kinds & MIG_CHANGE != 0 && *kinds != MIG_CHANGE {
+                *kinds &= !MIG_CHANGE;
+            } else {
+                wanted.remove(at);
+            }
+            if errors::class(&error) != Class::Unsupported {
+                // Such an error leaves the set unusable, with all that is in it.
+                continue 'anew;
             }
         }
         return Ok((at > 0).then_some(set));

@@ -236,6 +236,14 @@ impl Batch {
         Ok(())
     }
 
+    /// Finds out anew what the device has.
+    pub(super) fn forget(&mut self) {
+        self.over = false;
+        for asked in &mut self.asked {
+            (asked.due, asked.last, asked.over) = (None, None, false);
+        }
+    }
+
     /// Asks for everything, and tells what came of each.
     pub(super) fn probe(&self, nvml: &Nvml, handle: Handle) -> Result<Vec<Answer>, NvmlError> {
         let keys: Vec<FieldKey> = self.asked.iter().map(|asked| asked.key).collect();

@@ -76,7 +76,12 @@ impl Mig {
             Err(error) => {
                 let error = stop(&cx.nvml, handle, error)?;
                 self.unsupported = matches!(errors::class(&error), Class::Unsupported | Class::Invalid);
-                self.instances.clear();
+                if self.unsupported {
+                    self.instances.clear();
+                } else {
+                    // Not this time: what was there is still there, and the next report asks again.
+                    self.looked = None;
+                }
                 return Ok(false);
             }
         };

@@ -195,7 +195,7 @@ impl Library {
             _ => "the others go on",
         };
         tracing::warn!(index, %error, "a GPU cannot be read: {hint}");
-        let identity = self.settings.memory.at(index).unwrap_or_else(|| Arc::new(open::unknown(index)));
+        let identity = self.settings.memory.at(index).unwrap_or_else(|| Arc::new(Identity::unknown(index)));
         match self.met(Gpu::absent(identity, State::Lost)) {
             Met::Gpu(gpu) if matches!(error, NvmlError::Unknown) => Met::Silent(gpu),
             met => met,
@@ -262,6 +262,7 @@ impl Source for Library {
                 Met::Closed(closed) => return Err(closed),
             }
         }
+        tell_apart(&mut gpus);
         if asked > 0 && silent == asked {
             return Err(errors::at_init(&NvmlError::Unknown, self.settings.library.as_deref(), worked));
         }
@@ -349,6 +350,16 @@ impl Turn {
             self.used = state == State::Readable;
             self.whose = (at + 1) % devices.max(1);
         }
+    }
+}
+
+/// A device that does not say who it is was remembered by its number; where another one turns out to be that, nobody
+/// knows who it is.
+fn tell_apart(gpus: &mut [Gpu]) {
+    let met: Vec<Arc<str>> =
+        gpus.iter().filter(|gpu| gpu.handle().is_some()).map(|gpu| Arc::clone(&gpu.identity.uuid)).collect();
+    for gpu in gpus.iter_mut().filter(|gpu| gpu.handle().is_none() && met.contains(&gpu.identity.uuid)) {
+        gpu.identity = Arc::new(Identity::unknown(gpu.identity.index));
     }
 }
 

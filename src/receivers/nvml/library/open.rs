@@ -10,10 +10,8 @@ use nvml_wrapper::{Device, Nvml};
 use super::DEFAULT_LIBRARY;
 use super::errors::{self, Class};
 use super::raw;
-use crate::receivers::nvml::model::{Closed, Driver, Group, Groups, Identity, Reason};
+use crate::receivers::nvml::model::{COMPUTE_SLICES, Closed, Driver, Group, Groups, Identity, Reason};
 
-/// Slices of compute on what NVIDIA has built so far, where the device does not say.
-const COMPUTE_SLICES: u32 = 7;
 /// The number of the profile that takes a whole GPU of seven slices, and of one that takes four.
 const WHOLE_PROFILES: [u32; 2] = [4, 3];
 
@@ -88,16 +86,6 @@ pub(super) fn identity(gpu: &Device<'_>, index: u32, groups: Groups) -> Result<I
         nvlink_version: if wants_links { told(gpu.link_wrapper_for(0).version())? } else { None },
         compute_slices: compute_slices(gpu),
     })
-}
-
-/// A device that nothing is known of but its number.
-pub(super) fn unknown(index: u32) -> Identity {
-    Identity {
-        uuid: format!("index-{index}").into(),
-        index,
-        compute_slices: COMPUTE_SLICES,
-        ..Identity::default()
-    }
 }
 
 /// What a device does not have is left out; that it went away in the middle is not.

@@ -9,6 +9,8 @@ use crate::pipeline::{Readiness, runtime::Supervisor};
 /// Answers each request as the script says, then accepts; remembers what came when.
 #[derive(Default)]
 struct Script {
+    /// How long an answer takes.
+    slow: Duration,
     verdicts: Mutex<VecDeque<Verdict>>,
     seen: Mutex<Vec<(Duration, Bytes)>>,
     start: Mutex<Option<Paused>>,
@@ -19,7 +21,13 @@ impl Consumer for Script {
         let start = *self.start.lock().unwrap().get_or_insert_with(Paused::now);
         self.seen.lock().unwrap().push((start.elapsed(), batch.rope.to_bytes()));
         let verdict = self.verdicts.lock().unwrap().pop_front();
-        batch.acks.resolve(verdict.unwrap_or(Verdict::Accepted));
+        let (slow, acks) = (self.slow, batch.acks);
+        Supervisor::default().spawn("answer", async move {
+            if !slow.is_zero() {
+                tokio::time::sleep(slow).await;
+            }
+            acks.resolve(verdict.unwrap_or(Verdict::Accepted));
+        });
     }
 
     fn holds_acks(&self) -> bool {
@@ -28,7 +36,11 @@ impl Consumer for Script {
 }
 
 fn rig(verdicts: Vec<Verdict>, budget: usize) -> (Outbox, Arc<Script>, RunContext) {
-    let script = Arc::new(Script { verdicts: Mutex::new(verdicts.into()), ..Script::default() });
+    slow_rig(verdicts, budget, Duration::ZERO)
+}
+
+fn slow_rig(verdicts: Vec<Verdict>, budget: usize, slow: Duration) -> (Outbox, Arc<Script>, RunContext) {
+    let script = Arc::new(Script { slow, verdicts: Mutex::new(verdicts.into()), ..Script::default() });
     let cx = RunContext {
         supervisor: Supervisor::default(),
         ledger: Ledger::new(budget),
@@ -122,4 +134,19 @@ async fn without_memory_it_waits() {
     drop(all);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(counts(&cx), [10, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_at_the_deadline_is_not_tried_for_ever() {
+    let slow = Duration::from_secs(5);
+    let (outbox, script, cx) = slow_rig(vec![Verdict::retry("down"); 1000], 1000, slow);
+    outbox.put(request("a"));
+    outbox.put(request("b"));
+    close(&outbox, 2).await;
+    assert_eq!(counts(&cx), [0, 10, 10], "one was still waiting");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(counts(&cx), [0, 20, 20]);
+    assert_eq!(script.seen.lock().unwrap().len(), 1);
+    outbox.put(request("too late"));
+    assert_eq!(counts(&cx), [0, 30, 30]);
 }

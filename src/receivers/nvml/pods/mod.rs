@@ -155,6 +155,10 @@ impl Pods {
 
     /// The parts of every GPU in `reports` and whose they are. For each device they add up to 1.
     pub fn attribute(&mut self, now: Instant, reports: &[Report]) -> Vec<Share> {
+        if reports.is_empty() {
+            // What the driver still tells of devices is of those who had them.
+            return Vec::new();
+        }
         self.remember(reports);
         let (claims, nobody) = match &self.claims {
             Source::Nobody if self.processes.is_some() => (None, Owner::Unallocated),

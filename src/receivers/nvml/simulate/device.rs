@@ -130,10 +130,8 @@ struct Instance {
 impl Device {
     /// A device that has been idle.
     pub fn new(config: &SimulateConfig, index: u32, schedule: &Schedule) -> Device {
-        let model = MODELS
-            .iter()
-            .find(|model| config.model.contains(model.word))
-            .unwrap_or(&MODELS[MODELS.len() - 1]);
+        let [.., other] = &MODELS;
+        let model = MODELS.iter().find(|model| config.model.contains(model.word)).unwrap_or(other);
         let number = |part: u64| schedule.number(&[4, index.into(), part]);
         let identity = Identity {
             uuid: schedule.device(index),
@@ -228,12 +226,9 @@ impl Device {
         if self.is_hot() {
             self.throttled += elapsed * 1e9;
         }
-        if fault == Some(Fault::Corrected) && self.told != fault {
-            self.corrected += 1 + schedule.number(&[6, at.as_secs()]) % 20;
-        }
     }
 
-    /// The XID that came since the last call.
+    /// Lets break what breaks at this time; the XID that came of it since the last call.
     pub fn new_xid(&mut self, at: Duration, schedule: &Schedule) -> Option<u64> {
         let fault = schedule.fault(self.identity.index, at);
         let news = fault != self.told;
@@ -241,7 +236,11 @@ impl Device {
         match fault.filter(|_| news)? {
             Fault::Application(code) => Some(code),
             Fault::Lost => Some(79),
-            Fault::Corrected | Fault::Heat => None,
+            Fault::Corrected => {
+                self.corrected += 1 + schedule.number(&[6, at.as_secs()]) % 20;
+                None
+            }
+            Fault::Heat => None,
         }
     }
 

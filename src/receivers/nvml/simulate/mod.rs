@@ -74,18 +74,18 @@ impl Source for Simulated {
         let xid = device.new_xid(at, &schedule);
         let report = device.report(groups);
         let uuid = device.identity.uuid.clone();
-        if groups.has(super::model::Group::Events) {
-            if let Some(code) = xid {
-                let event = Event {
-                    uuid: uuid.clone(),
-                    kind: EventKind::Xid(code),
-                    time: unix_nanos(),
-                    gpu_instance: None,
-                    compute_instance: None,
-                };
-                // Only a receiver that no longer listens has no room for a simulated event.
-                let _ = self.events.send(event);
-            }
+        if groups.has(super::model::Group::Events)
+            && let Some(code) = xid
+        {
+            let event = Event {
+                uuid,
+                kind: EventKind::Xid(code),
+                time: unix_nanos(),
+                gpu_instance: None,
+                compute_instance: None,
+            };
+            // Only a receiver that no longer listens has no room for a simulated event.
+            let _ = self.events.send(event);
         }
         Ok(report)
     }

@@ -8,13 +8,22 @@ use super::*;
 #[derive(Clone)]
 enum Does {
     Reads,
-    /// Waits until something comes through the channel.
+    /// Waits until something comes through the channel, or its end.
     Hangs(Receiver<()>),
+    /// The same, while the library is opened.
+    HangsAtFirst(Receiver<()>),
+    /// The same, before the library enters any device.
+    HangsInTheLibrary(Receiver<()>),
+    /// Takes as long to be glanced at.
+    Slow(Duration),
+    /// Tells something when the library is closed.
+    Tells,
     Closes,
     Panics,
 }
 
 struct Fake {
+    sink: EventSink,
     plan: Arc<Mutex<Vec<Does>>>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -26,19 +35,27 @@ fn identity(index: u32) -> Arc<Identity> {
 impl Source for Fake {
     fn open(&mut self, skip: &[u32], entering: &mut dyn FnMut(u32)) -> Result<Inventory, Closed> {
         self.log.lock().unwrap().push(format!("open without {skip:?}"));
-        let count = self.plan.lock().unwrap().len() as u32;
-        let found = (0..count).filter(|index| !skip.contains(index));
-        found.clone().for_each(entering);
-        Ok(Inventory { devices: found.map(identity).collect(), ..Inventory::default() })
+        let plan = self.plan.lock().unwrap().clone();
+        if let Some(Does::HangsInTheLibrary(until)) = plan.first() {
+            _ = until.recv();
+        }
+        let found = (0..).zip(&plan).filter(|(index, _)| !skip.contains(index));
+        for (index, does) in found.clone() {
+            entering(index);
+            if let Does::HangsAtFirst(until) = does {
+                _ = until.recv();
+            }
+        }
+        Ok(Inventory { devices: found.map(|(index, _)| identity(index)).collect(), ..Inventory::default() })
     }
 
     fn read(&mut self, index: u32, _now: Instant) -> Result<Report, Closed> {
         let does = self.plan.lock().unwrap()[index as usize].clone();
         match does {
-            Does::Reads => {}
-            Does::Hangs(until) => drop(until.recv()),
-            Does::Closes => return Err(Closed { reason: Reason::DriverNotLoaded, message: "gone".into() }),
+            Does::Hangs(until) => _ = until.recv(),
+            Does::Closes => return Err(gone()),
             Does::Panics => panic!("on purpose"),
+            _ => {}
         }
         let mut report = Report::bare(identity(index), State::Readable);
         let sample = |reading, value: u64| Sample { reading, index: 0, value: value.into() };
@@ -48,18 +65,31 @@ impl Source for Fake {
     }
 
     fn glance(&mut self, index: u32) -> Result<Glance, Closed> {
+        let does = self.plan.lock().unwrap()[index as usize].clone();
+        if let Does::Slow(time) = does {
+            std::thread::sleep(time);
+        }
         let mut log = self.log.lock().unwrap();
         let nth = log.iter().filter(|line| line.starts_with("glance")).count();
         log.push(format!("glance {index}"));
-        if matches!(self.plan.lock().unwrap()[index as usize], Does::Closes) {
-            return Err(Closed { reason: Reason::DriverNotLoaded, message: "gone".into() });
+        if let Does::Closes = does {
+            return Err(gone());
         }
         Ok(Glance { busy: Some(10.0 * nth as f64), power: None })
     }
 
     fn close(&mut self) {
         self.log.lock().unwrap().push("close".into());
+        if let Some(Does::Tells) = self.plan.lock().unwrap().first() {
+            let (uuid, kind) = ("GPU-0".into(), super::super::model::EventKind::Xid(79));
+            let event = Event { uuid, kind, time: 1, gpu_instance: None, compute_instance: None };
+            self.sink.send(event).unwrap();
+        }
     }
+}
+
+fn gone() -> Closed {
+    Closed { reason: Reason::DriverNotLoaded, message: "gone".into() }
 }
 
 struct Rig {
@@ -73,8 +103,9 @@ fn rig(plan: Vec<Does>) -> Rig {
     let log = Arc::new(Mutex::new(Vec::new()));
     let (source_plan, source_log) = (plan.clone(), log.clone());
     let factory: Factory =
-        Arc::new(move |_| Box::new(Fake { plan: source_plan.clone(), log: source_log.clone() }));
-    let worker = Worker::new(factory, Supervisor::default(), Duration::from_millis(300));
+        Arc::new(move |sink| Box::new(Fake { sink, plan: source_plan.clone(), log: source_log.clone() }));
+    let mut worker = Worker::new(factory, Supervisor::default(), Duration::from_millis(300));
+    worker.opening = worker.timeout;
     Rig { plan, log, worker }
 }
 
@@ -143,6 +174,9 @@ async fn a_generation_that_ends_is_said_and_another_begins_when_told() {
 #[tokio::test]
 async fn a_thread_that_dies_is_replaced() {
     let mut rig = rig(vec![Does::Panics]);
+    // Writing down where it panicked takes its time on a busy machine.
+    rig.worker.timeout = Duration::from_secs(20);
+    rig.worker.opening = rig.worker.timeout;
     let collected = rig.worker.collect(true).await;
     assert_eq!(collected.closed.unwrap().reason, Reason::Other);
     while rig.worker.supervisor.panicked() == 0 {
@@ -193,4 +227,92 @@ async fn only_so_many_threads_may_be_stuck() {
     let collected = rig.worker.collect(true).await;
     assert_eq!(collected.closed.unwrap().reason, Reason::Hung);
     assert_eq!(rig.worker.stuck.len(), MOST_STUCK);
+}
+
+/// Lines of the log that begin like this.
+fn logged(rig: &Rig, word: &str) -> usize {
+    rig.log.lock().unwrap().iter().filter(|line| line.starts_with(word)).count()
+}
+
+#[tokio::test]
+async fn a_generation_that_ends_between_two_collections_is_no_failure_of_the_next() {
+    let mut rig = rig(vec![Does::Reads]);
+    rig.worker.collect(true).await;
+    rig.plan.lock().unwrap()[0] = Does::Closes;
+    rig.worker.glance();
+    while logged(&rig, "close") == 0 {
+        tokio::task::yield_now().await;
+    }
+    rig.plan.lock().unwrap()[0] = Does::Reads;
+    let collected = rig.worker.collect(false).await;
+    assert_eq!(states(&collected), [(0, State::Readable)]);
+    assert!(collected.opened.is_some() && collected.closed.is_none(), "it is open now: {collected:?}");
+}
+
+#[tokio::test]
+async fn a_device_that_hangs_when_it_is_first_met_is_shown() {
+    let (release, until) = unbounded();
+    let mut rig = rig(vec![Does::Reads, Does::HangsAtFirst(until)]);
+    for opened in [true, false] {
+        let collected = rig.worker.collect(true).await;
+        assert_eq!(states(&collected), [(0, State::Readable), (1, State::Hung)]);
+        assert_eq!(&*collected.reports[1].identity.uuid, "index-1");
+        assert_eq!(collected.opened.map(|inventory| inventory.devices.len()), opened.then_some(2));
+    }
+    rig.plan.lock().unwrap()[1] = Does::Reads;
+    release.send(()).unwrap();
+    while states(&rig.worker.collect(true).await)[1].1 == State::Hung {
+        tokio::task::yield_now().await;
+    }
+    // Hung once more while the library is opened, it is known who it is.
+    rig.plan.lock().unwrap()[0] = Does::Closes;
+    assert!(rig.worker.collect(true).await.closed.is_some());
+    let (_release, until) = unbounded();
+    *rig.plan.lock().unwrap() = vec![Does::Reads, Does::HangsAtFirst(until)];
+    assert_eq!(&*rig.worker.collect(true).await.reports[1].identity.uuid, "GPU-1");
+}
+
+#[tokio::test]
+async fn nobody_follows_a_thread_that_hangs_in_the_library() {
+    let (release, until) = unbounded();
+    let mut rig = rig(vec![Does::HangsInTheLibrary(until)]);
+    for _ in 0..3 {
+        let collected = rig.worker.collect(true).await;
+        assert_eq!(collected.closed.unwrap().reason, Reason::Hung);
+    }
+    assert_eq!(logged(&rig, "open"), 1);
+    rig.plan.lock().unwrap()[0] = Does::Reads;
+    release.send(()).unwrap();
+    while rig.worker.collect(true).await.reports.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(rig.worker.stuck.is_empty());
+}
+
+#[tokio::test]
+async fn a_thread_that_goes_on_from_device_to_device_does_not_hang() {
+    let mut rig = rig(vec![Does::Slow(Duration::from_millis(200)); 4]);
+    rig.worker.collect(true).await;
+    rig.worker.glance();
+    assert_eq!(rig.worker.collect(true).await.reports.len(), 4);
+    assert!(rig.worker.stuck.is_empty());
+    assert_eq!(logged(&rig, "open"), 1);
+}
+
+#[tokio::test]
+async fn what_is_told_while_the_library_is_closed_is_taken() {
+    let mut rig = rig(vec![Does::Tells]);
+    rig.worker.collect(true).await;
+    rig.worker.stop(tokio::time::Instant::now() + Duration::from_secs(20)).await;
+    assert_eq!(rig.worker.events().count(), 1);
+}
+
+#[tokio::test]
+async fn a_collection_that_nobody_waits_for_any_more_can_be_stopped() {
+    let (release, until) = unbounded();
+    let mut rig = rig(vec![Does::Hangs(until)]);
+    let impatient = Duration::from_millis(50);
+    assert!(tokio::time::timeout(impatient, rig.worker.collect(true)).await.is_err());
+    release.send(()).unwrap();
+    assert_eq!(stop(rig).await, ["open without []", "close"]);
 }

@@ -77,6 +77,7 @@ fn access_that_is_lost_is_told_from_a_driver_that_never_worked() {
     for round in 0..3 {
         let last = rig.try_read(0).and_then(|_| rig.try_read(1));
         assert_eq!(last.is_err(), round == 2, "{round}: {last:?}");
+        assert!(last.is_err() || last.is_ok_and(|report| report.state == State::Lost), "it was not read");
     }
     assert_eq!(rig.refused(), Reason::AccessLost);
     rig.nvml.edit(|s| {
@@ -168,6 +169,36 @@ fn devices_that_may_not_be_read_are_counted_and_lost_ones_are_kept() {
     rig.now += 60 * SECOND;
     assert_eq!(rig.try_read(2).unwrap_err().reason, Reason::Changed, "now it has a name");
     assert_eq!(rig.open().devices.len(), 3);
+    rig.end();
+}
+
+#[test]
+fn a_lost_device_is_not_taken_for_the_one_that_has_its_number_no_more() {
+    let mut rig = Rig::new(profile::h200(3));
+    let uuids: Vec<_> = rig.open().devices.iter().map(|device| device.uuid.clone()).collect();
+    // The second is gone; when something is back, the third has its number.
+    rig.nvml.edit(|s| {
+        let second = s.devices.remove(1);
+        s.devices.push(second);
+        s.gpu(2).fail("*", 15);
+    });
+    let found: Vec<_> = rig.open().devices.iter().map(|device| device.uuid.to_string()).collect();
+    assert_eq!(found, [uuids[0].to_string(), uuids[2].to_string(), "index-2".to_owned()]);
+    rig.end();
+}
+
+#[test]
+fn instances_outlast_a_look_that_fails() {
+    let mut rig = Rig::new(profile::a100_mig());
+    rig.open();
+    let before = rig.read(0).mig.len();
+    assert!(before > 0);
+    rig.nvml.edit(|s| {
+        s.gpu(0).fault("nvmlDeviceGetMigMode", Fault::code(999).times(1));
+    });
+    rig.now += 60 * SECOND;
+    assert_eq!(rig.read(0).mig.len(), before);
+    assert_eq!(rig.read(0).mig.len(), before);
     rig.end();
 }
 
