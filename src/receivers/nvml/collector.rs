@@ -350,7 +350,7 @@ impl Collector {
         let mut count = 0;
         for device in devices {
             count += 1;
-            if !models.contains(&&*device.name) {
+            if !device.name.is_empty() && !models.contains(&&*device.name) {
                 models.push(&device.name);
             }
         }

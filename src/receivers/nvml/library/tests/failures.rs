@@ -12,6 +12,7 @@ fn a_lost_device_comes_back_within_a_minute_and_the_others_go_on() {
     let mut rig = Rig::new(profile::h200(2));
     rig.open();
     rig.read(1);
+    assert!(rig.nvml.wait_calls("nvmlEventSetWait_v2", 1, SOON));
     rig.nvml.edit(|s| {
         s.gpu(1).fail("*", 15);
     });
@@ -213,6 +214,24 @@ fn a_wait_that_fails_begins_anew() {
     rig.nvml.push(Event::xid(0, 48));
     assert_eq!(rig.events.recv_timeout(SOON).unwrap().kind, EventKind::Xid(48));
     rig.end();
+}
+
+#[test]
+fn a_device_that_could_not_be_registered_is_tried_again() {
+    for call in ["nvmlDeviceGetSupportedEventTypes", "nvmlDeviceRegisterEvents"] {
+        for devices in [1, 2] {
+            let mut rig = Rig::new(profile::h200(devices));
+            rig.nvml.edit(|s| {
+                s.gpu(0).fault(call, Fault::code(999).times(1));
+            });
+            rig.open();
+            assert!(rig.nvml.wait_calls("nvmlDeviceGetSupportedEventTypes", 2 * devices as u64, SOON));
+            assert!(rig.nvml.wait_more_calls("nvmlEventSetWait_v2", 1, SOON));
+            rig.nvml.push(Event::xid(0, 48));
+            assert_eq!(rig.events.recv_timeout(SOON).unwrap().kind, EventKind::Xid(48), "{call}");
+            rig.end();
+        }
+    }
 }
 
 #[test]
