@@ -131,6 +131,7 @@ fn questions(gpu: &str) -> Vec<(String, String)> {
         let text = text.as_str().unwrap().to_owned();
         values.iter().fold(text, |text, (name, value)| text.replace(name, value))
     };
+    let label_values = Regex::new(r"^label_values\((.*), (\w+)\)$").unwrap();
     let mut all = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
@@ -141,8 +142,7 @@ fn questions(gpu: &str) -> Vec<(String, String)> {
     for variable in dashboard["templating"]["list"].as_array().unwrap() {
         if variable["type"] == "query" {
             let asked = filled(&variable["definition"]);
-            let found = Regex::new(r"^label_values\((.*), (\w+)\)$").unwrap();
-            let parts = found.captures(&asked).unwrap_or_else(|| panic!("{asked} is no label_values"));
+            let parts = label_values.captures(&asked).unwrap_or_else(|| panic!("{asked} is no label_values"));
             let expression = format!("count by ({}) ({})", &parts[2], &parts[1]);
             all.push((format!("variable {}", variable["name"]), expression));
         }

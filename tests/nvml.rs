@@ -26,6 +26,8 @@ mod kit;
 mod lifecycle;
 #[path = "nvml/mig.rs"]
 mod mig;
+#[path = "nvml/names.rs"]
+mod names;
 #[path = "nvml/readings.rs"]
 mod readings;
 mod support;

@@ -161,18 +161,7 @@ fn report_text(report: &Report) -> String {
 fn as_json(library: &str, inventory: &Inventory, told: &[Told]) -> Json {
     let driver = &inventory.driver;
     let devices = told.iter().map(|Told { identity, calls, report }| {
-        let calls = calls.iter().map(|Probed { call, outcome, note }| {
-            let mut row = serde_json::Map::from_iter([("call".to_owned(), json!(call))]);
-            let (key, value) = match outcome {
-                Ok(samples) => ("readings", samples.iter().map(sample_json).collect()),
-                Err((word, error)) => ("error", json!({ "type": word, "message": error })),
-            };
-            row.insert(key.to_owned(), value);
-            if let Some(note) = note {
-                row.insert("note".to_owned(), note.as_str().into());
-            }
-            Json::Object(row)
-        });
+        let calls = calls.iter().map(call_json);
         json!({
             "index": identity.index,
             "uuid": *identity.uuid,
@@ -197,6 +186,19 @@ fn as_json(library: &str, inventory: &Inventory, told: &[Told]) -> Json {
         "denied": inventory.denied,
         "devices": devices.collect::<Vec<_>>(),
     })
+}
+
+fn call_json(Probed { call, outcome, note }: &Probed) -> Json {
+    let mut row = serde_json::Map::new();
+    row.insert("call".to_owned(), call.as_str().into());
+    match outcome {
+        Ok(samples) => row.insert("readings".to_owned(), samples.iter().map(sample_json).collect()),
+        Err((word, error)) => row.insert("error".to_owned(), json!({ "type": word, "message": error })),
+    };
+    if let Some(note) = note {
+        row.insert("note".to_owned(), note.as_str().into());
+    }
+    row.into()
 }
 
 fn report_json(report: &Report) -> Json {

@@ -70,6 +70,17 @@ const QUESTIONS: &[&str] = &[
     "nvmlDeviceGetMaxMigDeviceCount",
     "nvmlDeviceRegisterEvents",
     "nvmlDeviceGetComputeRunningProcesses_v3",
+    // Who the device is, but for its UUID.
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetSerial",
+    "nvmlDeviceGetPciInfo_v3",
+    "nvmlDeviceGetVbiosVersion",
+    "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetMinorNumber",
+    "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetBoardPartNumber",
+    "nvmlDeviceGetVirtualizationMode",
+    "nvmlDeviceGetNvLinkVersion",
 ];
 
 const SETTINGS: &str = "groups: {nvlink_links: {enabled: true}, ecc_locations: {enabled: true}}";
@@ -327,4 +338,78 @@ async fn codes_of_the_life_cycle_end_the_generation_whatever_call_they_come_from
         wrong
     })
     .await;
+}
+
+/// What is asked of the driver as a whole: without its version or CUDA's, everything else is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_of_the_driver_is_left_out() {
+    let codes: Vec<u32> = [TRANSIENT, QUIET, UNSUPPORTED, &[2, 4]].concat();
+    for_all(&codes, |code| async move {
+        let mut scenario = scenario(vec![device(0, &parse(READINGS))]);
+        let calls = [
+            "nvmlSystemGetCudaDriverVersion",
+            "nvmlSystemGetCudaDriverVersion_v2",
+            "nvmlSystemGetNVMLVersion",
+        ];
+        for symbol in calls {
+            scenario.fault(symbol, Fault::code(code));
+        }
+        let version = Rig::start(scenario.clone(), "").await;
+        scenario.fault("nvmlSystemGetDriverVersion", Fault::code(code));
+        let nothing = Rig::start(scenario, "").await;
+        for (rig, known) in [(version, true), (nothing, false)] {
+            let export = rig.next().await;
+            assert!(export.has("hw.power", ""), "code {code}");
+            let info = export.one("nvidia.gpu.info", "");
+            assert!(!info.attributes.contains_key("nvidia.cuda.version"), "code {code}");
+            let driver = info.attributes.get("hw.driver_version").map(String::as_str);
+            assert_eq!(driver, known.then_some("575.57.08"), "code {code}");
+            rig.stop().await;
+        }
+        Vec::new()
+    })
+    .await;
+}
+
+/// Without a count there are no devices; it is asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_count_nothing_is_read_until_there_is_one() {
+    let codes: Vec<u32> = [TRANSIENT, QUIET, UNSUPPORTED, &[1, 2, 4, 9, 15, 18, 28]].concat();
+    for_all(&codes, |code| async move {
+        let mut scenario = scenario(vec![device(0, &parse(READINGS))]);
+        scenario.fault("nvmlDeviceGetCount_v2", Fault::code(code));
+        let rig = Rig::start(scenario, "required: true").await;
+        let export = rig.next().await;
+        assert_eq!(export.value("nvidia.gpu.collection.success", ""), 0.0, "code {code}");
+        assert!(!export.has("nvidia.gpu.up", ""), "code {code}");
+        rig.nvml.edit(|s| {
+            s.clear("nvmlDeviceGetCount_v2");
+        });
+        rig.until(&format!("readings after code {code}"), |export| export.has("hw.power", "")).await;
+        rig.stop().await;
+        Vec::new()
+    })
+    .await;
+}
+
+/// One device that answers nothing is no reason to begin anew: the driver answers for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_answers_nothing_but_unknown_ends_nothing() {
+    let readings = parse(READINGS);
+    let mut devices = vec![device(0, &readings), device(1, &readings)];
+    let good = format!("hw.id={}", devices[0].uuid);
+    let bad = format!("hw.id={}", devices[1].uuid);
+    for key in readings.iter().flat_map(Reading::keys) {
+        devices[1].fail(key, 999);
+    }
+    devices[1].fail("nvmlDeviceGetFieldValues", 999);
+    let rig = Rig::start(scenario(devices), "").await;
+    for _ in 0..5 {
+        let export = rig.next().await;
+        assert_eq!(export.value("nvidia.gpu.up", &good), 1.0);
+        assert!(export.has("hw.power", &good));
+        assert!(!export.has("hw.power", &bad));
+    }
+    assert_eq!(rig.nvml.stats().generation, 1);
+    rig.stop().await;
 }

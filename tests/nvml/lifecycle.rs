@@ -325,6 +325,7 @@ async fn a_hung_call_costs_its_device_and_nothing_else() {
     assert_eq!(export.value("nvidia.gpu.up", &good), 1.0);
     assert_eq!(export.value("hw.status", &format!("{bad};hw.state=failed")), 1.0);
     assert!(!export.has("hw.power", &bad));
+    assert_eq!([count(&export, "readable"), count(&export, "lost")], [1.0, 1.0]);
     for _ in 0..3 {
         let export = rig.next().await;
         assert!(export.has("hw.power", &good) && down(&export));
@@ -445,5 +446,70 @@ async fn samples_between_exports_have_a_least_a_mean_and_a_most() {
     assert!(mean > 300.0 && mean < 500.0, "{mean}");
     assert_eq!(of("nvidia.gpu.utilization.window", "min"), 0.4);
     assert_eq!(of("nvidia.gpu.utilization.window", "max"), 0.8);
+    rig.stop().await;
+}
+
+/// Libraries that lack what gives things back: nothing crashes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_without_its_free_functions_crashes_nothing() {
+    for symbol in
+        ["nvmlEventSetFree", "nvmlGpmSampleFree", "nvmlShutdown", "nvmlEventSetWait_v2", "nvmlEventSetCreate"]
+    {
+        let mut scenario = profile::h200(1);
+        scenario.hide(&[symbol]);
+        let rig = Rig::start(scenario, REQUIRED).await;
+        // What cannot be closed is not opened.
+        assert_eq!(healthy(&rig.next().await), symbol != "nvmlShutdown", "{symbol}");
+        rig.next().await;
+        let supervisor = rig.supervisor.clone();
+        assert!(rig.abandon(SOON).await < Duration::from_secs(10), "{symbol}");
+        assert_eq!(supervisor.panicked(), 0, "without {symbol}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_goes_away_between_exports_is_opened_again() {
+    let rig = Rig::start(profile::h200(2), "sample_interval: 50ms").await;
+    rig.next().await;
+    for (at, code) in [9, 1, 18, 28].into_iter().enumerate() {
+        // Most calls are those between exports, so it is one of them that is told.
+        assert!(rig.nvml.wait_more_calls("nvmlDeviceGetPowerUsage", 4, SOON));
+        rig.nvml.edit(|s| {
+            s.gpu(0).fault("nvmlDeviceGetPowerUsage", Fault::code(code).times(1));
+        });
+        let again = |export: &Export| generation(export) == at as f64 + 2.0 && healthy(export);
+        rig.until(&format!("another generation after {code}"), again).await;
+        rig.nvml.edit(|s| {
+            s.gpu(0).clear("nvmlDeviceGetPowerUsage");
+        });
+    }
+    rig.stop().await;
+}
+
+/// What is not counted as an error may not be asked again and again either: a cycle costs the same number of calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_costs_the_same_calls_every_time() {
+    let rig = Rig::start(profile::h200(2), "slow_interval: 1h").await;
+    let calls = || {
+        let counted = rig.nvml.stats().calls.into_iter();
+        counted.filter(|(key, _)| key.starts_with("nvmlDevice")).map(|(_, count)| count).sum::<u64>()
+    };
+    rig.next().await;
+    rig.next().await;
+    let mut costs = Vec::new();
+    for _ in 0..3 {
+        let before = calls();
+        rig.next().await;
+        costs.push(calls() - before);
+    }
+    // About forty readings and one batch of fields, for each of two devices.
+    assert!(costs.iter().all(|cost| *cost <= 2 * 80), "{costs:?}");
+    let stats = rig.nvml.stats();
+    assert_eq!(stats.inits, 1, "never once a collection");
+    assert!(
+        stats.called("nvmlDeviceGetHandleByIndex_v2") <= 4,
+        "{}",
+        stats.called("nvmlDeviceGetHandleByIndex_v2")
+    );
     rig.stop().await;
 }

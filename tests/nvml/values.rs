@@ -256,3 +256,51 @@ async fn boards_without_something_say_nothing_of_it() {
     assert!(!export.has("nvidia.gpu.ecc.enabled", ""));
     rig.stop().await;
 }
+
+/// The same reading by another call, where the first is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_is_taken_from_whatever_call_has_it() {
+    let readings = parse(READINGS);
+    let without = |at: usize, prefixes: &[&str]| {
+        let mut device = device(at, &readings);
+        device.values.retain(|key, _| !prefixes.iter().any(|prefix| key.starts_with(prefix)));
+        device
+    };
+    let time = "nvidia.gpu.clock.throttle.duration";
+    let power = "nvidia.gpu.throttle.reason=power";
+    let mut newer_link = without(6, &["field/138", "field/139"]);
+    newer_link.set("field/202/4294967295", 2020).set("field/204/4294967295", 2040);
+    let mut newer_reasons = without(5, &["nvmlDeviceGetCurrentClocks", "nvmlDeviceGetSupportedClocks"]);
+    newer_reasons
+        .set("nvmlDeviceGetCurrentClocksEventReasons", 0x40)
+        .set("nvmlDeviceGetSupportedClocksEventReasons", 0x40);
+    let cases = [
+        (without(0, &["nvmlDeviceGetTemperature/"]), "hw.temperature", "hw.sensor_location=gpu", 52.0),
+        (without(1, &["nvmlDeviceGetMemoryInfo_v2"]), "hw.gpu.memory.usage", "", 120_754_820_096.0),
+        (without(2, &["nvmlDeviceGetViolationStatus"]), time, power, 1.5),
+        (without(3, &["field/74"]), time, power, 1.5),
+        (
+            without(4, &["field/83", "field/94", "field/3", "field/4"]),
+            "hw.errors",
+            "error.type=corrected",
+            300.0,
+        ),
+        (
+            newer_reasons,
+            "nvidia.gpu.clock.throttle.active",
+            "nvidia.gpu.throttle.reason=hw_thermal_slowdown",
+            1.0,
+        ),
+        (newer_link, "nvidia.gpu.nvlink.io", "network.io.direction=receive", 2040.0),
+    ];
+    let rig = Rig::start(scenario(cases.iter().map(|(device, ..)| device.clone()).collect()), "").await;
+    let export = rig.next().await;
+    for (device, metric, with, value) in &cases {
+        let found = export.all(metric, &format!("hw.id={};{with}", device.uuid));
+        let values: Vec<f64> = found.iter().filter_map(|point| point.value).collect();
+        assert_eq!(values, [*value], "{metric} {with}");
+    }
+    let v1 = format!("hw.id={}", cases[1].0.uuid);
+    assert!(!export.has("nvidia.gpu.memory.reserved", &v1), "the older call does not know");
+    rig.stop().await;
+}

@@ -184,8 +184,9 @@ proptest! {
                 let as_double = match value { Number::Int(n) => n as f64, Number::Double(n) => n };
                 let start = match before.get(&(metric, member)) {
                     _ if metric != 2 => 0,
-                    Some(&(start, last)) if !(as_double < last) => start,
-                    _ => time,
+                    Some(&(_, last)) if as_double < last => time,
+                    Some(&(start, _)) => start,
+                    None => time,
                 };
                 now.insert((metric, member), (start, as_double));
                 let name = HEADS[metric as usize].0.to_owned();

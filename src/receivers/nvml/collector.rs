@@ -361,7 +361,9 @@ impl Collector {
             ("host.name", Attribute::Str(&self.node)),
         ];
         if self.inventory.is_some() {
-            attributes.push(("nvidia.driver.version", Attribute::Str(&self.driver.version)));
+            if !self.driver.version.is_empty() {
+                attributes.push(("nvidia.driver.version", Attribute::Str(&self.driver.version)));
+            }
             for (key, version) in
                 [("nvidia.cuda.version", &self.driver.cuda), ("nvidia.nvml.version", &self.driver.nvml)]
             {

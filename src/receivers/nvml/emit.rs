@@ -358,7 +358,10 @@ impl Names<'_> {
                 put.text("hw.model", &device.name);
                 put.text("hw.vendor", "NVIDIA");
                 put.optional("hw.serial_number", device.serial.as_deref());
-                put.text("hw.driver_version", &driver.version);
+                put.optional(
+                    "hw.driver_version",
+                    Some(&*driver.version).filter(|version| !version.is_empty()),
+                );
                 put.optional("hw.firmware_version", device.vbios.as_deref());
                 put.number("nvidia.gpu.index", device.index.into());
                 put.optional("nvidia.gpu.pci.bus_id", device.pci_bus_id.as_deref());

@@ -91,7 +91,7 @@ impl Receiver for Nvml {
                 Arc::new(move |sink| Box::new(Simulated::new(&simulate, groups, schedule.clone(), sink)))
             }
             _ => {
-                let settings = library::Settings::new(&self.config, cx.supervisor.clone());
+                let settings = self.library(cx);
                 Arc::new(move |sink| library::source(settings.clone(), sink))
             }
         };
@@ -121,6 +121,26 @@ impl Receiver for Nvml {
         }
         for way in [running.ways.metrics, running.ways.logs].into_iter().flatten() {
             way.close(deadline).await;
+        }
+    }
+}
+
+impl Nvml {
+    /// What the driver's library is read with.
+    fn library(&self, cx: &RunContext) -> library::Settings {
+        let config = &self.config;
+        library::Settings {
+            library: (!config.library_path.is_empty()).then(|| config.library_path.clone().into()),
+            groups: config.groups.on(),
+            devices: config.devices.clone(),
+            slow_interval: config.slow_interval,
+            skip_sleeping: config.skip_sleeping,
+            // Who holds a GPU, and which part of it, is also known by its processes.
+            processes: config.accounts(),
+            sysfs: "/sys".into(),
+            proc: config.processes.root.clone().into(),
+            supervisor: cx.supervisor.clone(),
+            memory: library::Memory::default(),
         }
     }
 }

@@ -273,7 +273,7 @@ impl Worker {
                             self.keep_the_hung(&mut inventory);
                             self.inventory = Some(inventory.clone());
                             collected.opened = Some(inventory);
-                            // A generation that ended between two collections is over.
+                            // What had ended between two collections has begun anew.
                             collected.closed = None;
                             limit = self.timeout;
                         }

@@ -117,21 +117,18 @@ impl Thread {
             match register(nvml, &devices) {
                 Ok(Registered { set, incomplete }) => {
                     let until = incomplete.then(|| Instant::now() + RETRY);
-                    match set {
-                        Some(set) => {
-                            if self.listen(nvml, &set, &devices, until) {
-                                back_off = FIRST_BACK_OFF;
-                            }
-                        }
+                    let Some(set) = set else {
                         // Nothing to wait for until other devices come.
-                        None => {
-                            while self.listens(until) {
-                                self.pass(TICK);
-                            }
-                            continue;
+                        while self.listens(until) {
+                            self.pass(TICK);
                         }
-                    }
-                    if until.is_some_and(|until| until <= Instant::now()) {
+                        continue;
+                    };
+                    if self.listen(nvml, &set, &devices, until) {
+                        // A set that worked fails because of one device: the others are waited for again at once.
+                        back_off = FIRST_BACK_OFF;
+                        drop(set);
+                        self.pass(TICK);
                         continue;
                     }
                 }
@@ -157,7 +154,9 @@ impl Thread {
                 Err(NvmlError::Timeout) => worked = true,
                 Err(error) => {
                     tracing::debug!(%error, "waiting for events failed; it begins anew");
-                    return worked;
+                    // That a device is lost may be known a moment before the reason is told.
+                    std::thread::sleep(TICK);
+                    break;
                 }
             }
             self.hand_on();
@@ -260,18 +259,22 @@ fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Registered, NvmlErr
     'anew: while !wanted.is_empty() {
         let set = EventSet::new(Arc::clone(nvml))?;
         let mut at = 0;
-        while let Some(&(handle, kinds)) = wanted.get(at) {
-            match set.register(handle, kinds) {
-                Ok(()) => at += 1,
-                Err(error) => {
-                    tracing::debug!(%error, "events of a GPU cannot be waited for");
-                    failed(&error);
-                    wanted.remove(at);
-                    if errors::class(&error) != Class::Unsupported {
-                        // Such an error leaves the set unusable, with all that is in it.
-                        continue 'anew;
-                    }
-                }
+        while let Some((handle, kinds)) = wanted.get_mut(at) {
+            let Err(error) = set.register(*handle, *kinds) else {
+                at += 1;
+                continue;
+            };
+            tracing::debug!(kinds, %error, "events of a GPU cannot be waited for");
+            failed(&error);
+            // To hear of MIG changes may need rights that XIDs do not.
+            if *kinds & MIG_CHANGE != 0 && *kinds != MIG_CHANGE {
+                *kinds &= !MIG_CHANGE;
+            } else {
+                wanted.remove(at);
+            }
+            if errors::class(&error) != Class::Unsupported {
+                // Such an error leaves the set unusable, with all that is in it.
+                continue 'anew;
             }
         }
         return Ok(Registered { set: (at > 0).then_some(set), incomplete });

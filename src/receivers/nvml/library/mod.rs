@@ -34,7 +34,6 @@ use self::errors::Class;
 use self::events::{Watched, Watcher};
 use self::filter::Filter;
 use self::raw::Handle;
-use super::config::NvmlConfig;
 use super::model::{
     Closed, EventSink, Glance, Group, Groups, Identity, Inventory, Reason, Report, Source, State,
 };
@@ -108,25 +107,6 @@ struct Turn {
     whose: usize,
     last: Option<usize>,
     used: bool,
-}
-
-impl Settings {
-    /// What the config says.
-    pub fn new(config: &NvmlConfig, supervisor: Supervisor) -> Self {
-        Settings {
-            library: (!config.library_path.is_empty()).then(|| PathBuf::from(&config.library_path)),
-            groups: config.groups.on(),
-            devices: config.devices.clone(),
-            slow_interval: config.slow_interval,
-            skip_sleeping: config.skip_sleeping,
-            // Who holds a GPU is also known by its processes.
-            processes: config.accounts() && config.processes.enabled,
-            sysfs: PathBuf::from("/sys"),
-            proc: PathBuf::from(&config.processes.root),
-            supervisor,
-            memory: Memory::default(),
-        }
-    }
 }
 
 impl Memory {

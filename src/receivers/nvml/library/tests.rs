@@ -402,6 +402,21 @@ fn events_come_with_their_instances() {
 }
 
 #[test]
+fn xids_are_heard_of_without_the_right_to_hear_of_mig_changes() {
+    let mut rig = Rig::new(profile::h200(1));
+    rig.nvml.edit(|s| {
+        s.gpu(0).fault("nvmlDeviceRegisterEvents", Fault::code(4).times(1));
+    });
+    rig.open();
+    assert!(rig.nvml.wait_calls("nvmlEventSetWait_v2", 1, SOON));
+    rig.nvml.push(Event::of(0, 0x100));
+    rig.nvml.push(Event::xid(0, 48));
+    assert_eq!(rig.events.recv_timeout(SOON).unwrap().kind, EventKind::Xid(48));
+    assert_eq!(rig.nvml.stats().events_missed, 1);
+    rig.end();
+}
+
+#[test]
 fn a_sink_that_nobody_reads_loses_nothing_for_a_while() {
     let mut rig = Rig::new(profile::h200(1));
     rig.open();

@@ -204,6 +204,22 @@ async fn what_is_seen_between_collections_becomes_minimum_mean_and_maximum() {
 }
 
 #[tokio::test]
+async fn what_ended_between_two_collections_has_begun_anew_with_the_second() {
+    let mut rig = rig(vec![Does::Reads]);
+    rig.worker.collect(true).await;
+    rig.plan.lock().unwrap()[0] = Does::Closes;
+    rig.worker.glance();
+    while !rig.log.lock().unwrap().iter().any(|line| line == "close") {
+        tokio::task::yield_now().await;
+    }
+    rig.plan.lock().unwrap()[0] = Does::Reads;
+    let collected = rig.worker.collect(true).await;
+    assert!(collected.opened.is_some());
+    assert_eq!(collected.closed, None, "nobody would tell that it is open");
+    assert_eq!(states(&collected), [(0, State::Readable)]);
+}
+
+#[tokio::test]
 async fn only_so_many_threads_may_be_stuck() {
     let (_release, until) = unbounded();
     let mut rig = rig(vec![Does::Hangs(until); 12]);

@@ -14,9 +14,9 @@ fn a_lost_device_comes_back_within_a_minute_and_the_others_go_on() {
     rig.read(1);
     assert!(rig.nvml.wait_calls("nvmlEventSetWait_v2", 1, SOON));
     rig.nvml.edit(|s| {
+        s.events.push(Event::xid(1, 79));
         s.gpu(1).fail("*", 15);
     });
-    rig.nvml.push(Event::xid(1, 79));
     let report = rig.read(1);
     assert_eq!((report.state, &report.errors[..]), (State::Lost, &[("gpu_is_lost", 1)][..]));
     assert_eq!(rig.events.recv_timeout(SOON).unwrap().kind, EventKind::Xid(79), "why it is lost");
