@@ -244,7 +244,7 @@ impl Collector {
             self.emit.account(row);
         }
         for time in accounts.unaccounted() {
-            let thing = Thing::Gpu(time.gpu.into(), time.model.into());
+            let thing = Thing::Gpu(time.gpu.clone(), time.model.clone());
             self.emit.count(Made::Unaccounted, &thing, time.seconds, time.start);
         }
         for (model, price) in accounts.prices() {
