@@ -249,7 +249,7 @@ impl Collector {
             self.emit.account(row);
         }
         for time in accounts.unaccounted() {
-            let thing = Thing::Gpu(time.gpu.into(), time.model.into());
+            let thing = Thing::Gpu(time.gpu.clone(), time.model.clone());
             self.emit.count(Made::Unaccounted, &thing, time.seconds, time.start);
         }
         for (model, price) in accounts.prices() {
@@ -355,7 +355,7 @@ impl Collector {
         let mut count = 0;
         for device in devices {
             count += 1;
-            if !models.contains(&&*device.name) {
+            if !device.name.is_empty() && !models.contains(&&*device.name) {
                 models.push(&device.name);
             }
         }

@@ -442,8 +442,11 @@ impl Names<'_> {
 struct Put<'a>(&'a mut Vec<u8>);
 
 impl Put<'_> {
+    /// What is not known is not there.
     fn text(&mut self, key: &str, value: &str) {
-        put_point_attribute(self.0, key, Attribute::Str(value));
+        if !value.is_empty() {
+            put_point_attribute(self.0, key, Attribute::Str(value));
+        }
     }
 
     fn number(&mut self, key: &str, value: i64) {

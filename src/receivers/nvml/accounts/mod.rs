@@ -61,9 +61,9 @@ pub struct Accounts {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Unaccounted<'a> {
     /// The UUID of the GPU.
-    pub gpu: &'a str,
+    pub gpu: &'a Arc<str>,
     /// The product.
-    pub model: &'a str,
+    pub model: &'a Arc<str>,
     /// Since when it is added up, in nanoseconds since 1970.
     pub start: u64,
     /// How much.

@@ -193,7 +193,12 @@ impl Gpu {
         } else {
             None
         };
-        let power = if bond.has(Reading::Power) { gpu.power_usage().map(Some).or_else(check)? } else { None };
+        let power = if bond.has(Reading::Power) {
+            // All ones is no value, here as in reports.
+            gpu.power_usage().map(|power| (power != u32::MAX).then_some(power)).or_else(check)?
+        } else {
+            None
+        };
         Ok(Glance { busy: busy.map(f64::from), power: power.map(f64::from) })
     }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nvml_wrapper::Nvml;
@@ -23,6 +23,8 @@ const WAIT_MS: u32 = 1000;
 /// How long a set is left alone after it failed, at first and at most.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
+/// After which time a device that could not be registered, for no lasting reason, is tried again.
+const RETRY: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(60) };
 /// How often a thread that only passes time looks whether it should end.
 const TICK: Duration = Duration::from_millis(100);
 /// How long closing waits for the thread.
@@ -113,21 +115,22 @@ impl Thread {
             self.shared.rebuild.store(false, Ordering::Release);
             let devices = self.shared.devices.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match register(nvml, &devices) {
-                Ok(Some(set)) => {
-                    if self.listen(nvml, &set, &devices) {
+                Ok(Registered { set, incomplete }) => {
+                    let until = incomplete.then(|| Instant::now() + RETRY);
+                    let Some(set) = set else {
+                        // Nothing to wait for until other devices come.
+                        while self.listens(until) {
+                            self.pass(TICK);
+                        }
+                        continue;
+                    };
+                    if self.listen(nvml, &set, &devices, until) {
                         // A set that worked fails because of one device: the others are waited for again at once.
                         back_off = FIRST_BACK_OFF;
                         drop(set);
                         self.pass(TICK);
                         continue;
                     }
-                }
-                Ok(None) => {
-                    // Nothing to wait for until other devices come.
-                    while self.goes_on() && !self.shared.rebuild.load(Ordering::Acquire) {
-                        self.pass(TICK);
-                    }
-                    continue;
                 }
                 Err(error) => tracing::debug!(%error, "events cannot be waited for now"),
             }
@@ -140,9 +143,9 @@ impl Thread {
     }
 
     /// Waits with this set until it fails or another is wanted. True when it ever worked.
-    fn listen(&mut self, nvml: &Nvml, set: &EventSet, devices: &[Watched]) -> bool {
+    fn listen(&mut self, nvml: &Nvml, set: &EventSet, devices: &[Watched], until: Option<Instant>) -> bool {
         let mut worked = false;
-        while self.goes_on() && !self.shared.rebuild.load(Ordering::Acquire) {
+        while self.listens(until) {
             match set.wait(WAIT_MS) {
                 Ok(event) => {
                     worked = true;
@@ -151,7 +154,9 @@ impl Thread {
                 Err(NvmlError::Timeout) => worked = true,
                 Err(error) => {
                     tracing::debug!(%error, "waiting for events failed; it begins anew");
-                    return worked;
+                    // That a device is lost may be known a moment before the reason is told.
+                    std::thread::sleep(TICK);
+                    break;
                 }
             }
             self.hand_on();
@@ -210,6 +215,12 @@ impl Thread {
         !self.shared.stop.load(Ordering::Acquire) && self.sink.is_open()
     }
 
+    /// Whether what was registered serves a while longer.
+    fn listens(&self, until: Option<Instant>) -> bool {
+        let in_time = until.is_none_or(|until| Instant::now() < until);
+        in_time && self.goes_on() && !self.shared.rebuild.load(Ordering::Acquire)
+    }
+
     fn pass(&mut self, time: Duration) {
         let mut left = time;
         while !left.is_zero() && self.goes_on() && !self.shared.rebuild.load(Ordering::Acquire) {
@@ -221,8 +232,19 @@ impl Thread {
     }
 }
 
-/// A set with the events of all devices that can tell of any; `None` when there are no such devices.
-fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Option<EventSet>, NvmlError> {
+/// What came of registering devices.
+struct Registered {
+    /// A set with the events of all devices that can tell of any; `None` when there are no such devices.
+    set: Option<EventSet>,
+    /// Whether one is missing that may be there another time.
+    incomplete: bool,
+}
+
+fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Registered, NvmlError> {
+    let mut incomplete = false;
+    let mut failed = |error: &NvmlError| {
+        incomplete |= !matches!(errors::class(error), Class::Unsupported | Class::Denied | Class::Invalid);
+    };
     let mut wanted: Vec<(Handle, u64)> = Vec::with_capacity(devices.len());
     for device in devices {
         match raw::event_types(nvml, device.handle) {
@@ -230,6 +252,7 @@ fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Option<EventSet>, N
             Ok(_) => {}
             Err(error) => {
                 tracing::debug!(gpu = &*device.uuid, %error, "a GPU tells of no events");
+                failed(&error);
             }
         }
     }
@@ -242,6 +265,7 @@ fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Option<EventSet>, N
                 continue;
             };
             tracing::debug!(kinds, %error, "events of a GPU cannot be waited for");
+            failed(&error);
             // To hear of MIG changes may need rights that XIDs do not.
             if *kinds & MIG_CHANGE != 0 && *kinds != MIG_CHANGE {
                 *kinds &= !MIG_CHANGE;
@@ -253,9 +277,9 @@ fn register(nvml: &Arc<Nvml>, devices: &[Watched]) -> Result<Option<EventSet>, N
                 continue 'anew;
             }
         }
-        return Ok((at > 0).then_some(set));
+        return Ok(Registered { set: (at > 0).then_some(set), incomplete });
     }
-    Ok(None)
+    Ok(Registered { set: None, incomplete })
 }
 
 fn kind_of(bits: u64, data: u64) -> EventKind {

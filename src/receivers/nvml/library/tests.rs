@@ -151,6 +151,10 @@ fn what_a_healthy_server_tells() {
     assert_eq!(keys(&second), keys(&third), "always in the same order");
     assert!(second.get(Reading::SmActivity, 0).is_some(), "two samples make a profile");
     assert_eq!(rig.source.glance(0).unwrap(), Glance { busy: Some(37.0), power: Some(78_000.0) });
+    rig.nvml.edit(|s| {
+        s.gpu(0).set("nvmlDeviceGetPowerUsage", u32::MAX);
+    });
+    assert_eq!(rig.source.glance(0).unwrap(), Glance { busy: Some(37.0), power: None }, "no value");
     rig.end();
 }
 

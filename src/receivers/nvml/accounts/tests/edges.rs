@@ -100,7 +100,7 @@ fn a_lost_device_is_not_charged() {
         node.pass(10.0, &shares, &[readable(0), readable(1)]);
         assert_eq!((node.row("a").allocated(), node.unaccounted()), (20.0, 30.0));
         assert!(
-            node.accounts.unaccounted().any(|u| u.gpu == "GPU-0" && u.seconds == 30.0 && u.start == WALL)
+            node.accounts.unaccounted().any(|u| &**u.gpu == "GPU-0" && u.seconds == 30.0 && u.start == WALL)
         );
     }
 }

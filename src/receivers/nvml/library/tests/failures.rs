@@ -217,6 +217,24 @@ fn a_wait_that_fails_begins_anew() {
 }
 
 #[test]
+fn a_device_that_could_not_be_registered_is_tried_again() {
+    for call in ["nvmlDeviceGetSupportedEventTypes", "nvmlDeviceRegisterEvents"] {
+        for devices in [1, 2] {
+            let mut rig = Rig::new(profile::h200(devices));
+            rig.nvml.edit(|s| {
+                s.gpu(0).fault(call, Fault::code(999).times(1));
+            });
+            rig.open();
+            assert!(rig.nvml.wait_calls("nvmlDeviceGetSupportedEventTypes", 2 * devices as u64, SOON));
+            assert!(rig.nvml.wait_more_calls("nvmlEventSetWait_v2", 1, SOON));
+            rig.nvml.push(Event::xid(0, 48));
+            assert_eq!(rig.events.recv_timeout(SOON).unwrap().kind, EventKind::Xid(48), "{call}");
+            rig.end();
+        }
+    }
+}
+
+#[test]
 fn a_library_that_was_replaced_is_picked_up() {
     let nvml = StandIn::detached(profile::h200(1));
     let mut rig = Rig::over(nvml, |_| {});
