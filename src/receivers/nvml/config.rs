@@ -50,7 +50,8 @@ config! {
         /// How often power and utilisation are read between two exports, for their minimum, mean and maximum; 0 turns
         /// that off.
         pub sample_interval: Duration = Duration::ZERO,
-        /// How often readings are taken that are slow or hardly change: limits, link maxima, errors by place, modes.
+        /// How often readings are taken that are slow or hardly change: limits, link maxima, errors by place, modes. With
+        /// each collection where that comes less often.
         pub slow_interval: Duration = Duration::from_secs(60),
         /// How long the driver may take for one device. One that takes longer is reported as hung and left alone until
         /// its call has come back; the others go on.
@@ -271,7 +272,6 @@ impl NvmlConfig {
             }
         };
         at_least("collection_interval", self.collection_interval, SHORTEST_INTERVAL, cx);
-        at_least("slow_interval", self.slow_interval, self.collection_interval, cx);
         at_least("device_timeout", self.device_timeout, Duration::from_millis(100), cx);
         if !self.sample_interval.is_zero() {
             at_least("sample_interval", self.sample_interval, SHORTEST_SAMPLE, cx);

@@ -23,6 +23,7 @@ pub mod accounts;
 pub mod catalogue;
 mod collector;
 pub mod config;
+mod derive;
 pub mod emit;
 mod events;
 mod health;
@@ -31,6 +32,7 @@ pub mod library;
 pub mod model;
 mod outbox;
 pub mod pods;
+mod reading;
 pub mod simulate;
 mod worker;
 

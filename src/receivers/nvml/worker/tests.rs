@@ -2,6 +2,7 @@ use std::sync::Mutex;
 
 use crossbeam_channel::unbounded;
 
+use super::super::model::{Glance, Reading, Sample, Value};
 use super::*;
 
 /// What a fake device does when it is read.
