@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::wire::{put_bytes, put_tag, put_varint};
+use super::wire::{put_bytes, put_tag, put_varint, varint_len};
 
 /// A number that a point holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -132,18 +132,23 @@ const CUMULATIVE: u64 = 2;
 
 /// Appends an attribute as field `field` of a message.
 pub fn put_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: Attribute<'_>) {
-    let mut any = Vec::with_capacity(16);
+    let bytes = |len: usize| 1 + varint_len(len as u64) + len;
+    let any = match value {
+        Attribute::Str(text) => bytes(text.len()),
+        Attribute::Int(number) => 1 + varint_len(number as u64),
+    };
+    put_tag(out, field, 2);
+    put_varint(out, (bytes(key.len()) + bytes(any)) as u64);
+    put_bytes(out, 1, key.as_bytes());
+    put_tag(out, 2, 2);
+    put_varint(out, any as u64);
     match value {
-        Attribute::Str(text) => put_bytes(&mut any, 1, text.as_bytes()),
+        Attribute::Str(text) => put_bytes(out, 1, text.as_bytes()),
         Attribute::Int(number) => {
-            put_tag(&mut any, 3, 0);
-            put_varint(&mut any, number as u64);
+            put_tag(out, 3, 0);
+            put_varint(out, number as u64);
         }
     }
-    let mut pair = Vec::with_capacity(key.len() + any.len() + 8);
-    put_bytes(&mut pair, 1, key.as_bytes());
-    put_bytes(&mut pair, 2, &any);
-    put_bytes(out, field, &pair);
 }
 
 /// Appends an attribute of a point.
@@ -234,7 +239,8 @@ impl Template {
             points.iter().enumerate().map(|(at, point)| (describe.head(point.key).number, at)).collect();
         order.sort_unstable();
         let mut slots: Vec<Option<Slot>> = vec![None; points.len()];
-        let mut metrics = Vec::new();
+        let mut metrics = Vec::with_capacity(self.request.len());
+        let (mut data, mut attributes) = (Vec::new(), Vec::new());
         for same in order.chunk_by(|a, b| a.0 == b.0) {
             let Some(key) = same.first().and_then(|&(_, at)| points.get(at)).map(|p| p.key) else { continue };
             let head = describe.head(key);
@@ -242,11 +248,11 @@ impl Template {
             let mut metric = Vec::with_capacity(128);
             put_head(&mut metric, &head);
             let head_len = metric.len();
-            let mut data = Vec::new();
+            data.clear();
             let mut made = Vec::with_capacity(same.len());
             for &(_, at) in same {
                 let Some(point) = points.get(at) else { continue };
-                let mut attributes = Vec::new();
+                attributes.clear();
                 describe.attributes(point.key, &mut attributes);
                 let fixed = FIXED * if counter { 3 } else { 2 };
                 put_tag(&mut data, 1, 2);
