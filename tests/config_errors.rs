@@ -47,7 +47,15 @@ fn findings_are_as_written_down() {
         }
         let good = matches!(
             file.file_stem().and_then(|s| s.to_str()),
-            Some("good" | "aliases" | "connectors_good" | "remote_write_good" | "loki_good" | "tenants")
+            Some(
+                "good"
+                    | "aliases"
+                    | "connectors_good"
+                    | "remote_write_good"
+                    | "loki_good"
+                    | "nvml_good"
+                    | "tenants"
+            )
         );
         assert_eq!(loaded.is_ok(), good, "{}", file.display());
     }

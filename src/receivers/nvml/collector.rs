@@ -105,7 +105,12 @@ impl Collector {
         put_bytes(&mut scope, 2, env!("CARGO_PKG_VERSION").as_bytes());
         let mut collector = Collector {
             worker: Worker::new(factory, supervisor, config.device_timeout),
-            pods: Pods::new(config.pod_resources.get(), &config.processes, &id, &metrics),
+            pods: Pods::new(
+                config.pod_resources.get().filter(|_| schedule.is_none()),
+                &config.processes,
+                &id,
+                &metrics,
+            ),
             accounts,
             schedule,
             emit: Emit::new(Table::new(config.legacy_names, config.dcgm_names), common),
