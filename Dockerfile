@@ -9,6 +9,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 # The manifest names them; `--bin` does not build them.
 COPY benches ./benches
+COPY tests/nvml_stand_in ./tests/nvml_stand_in
 COPY README.md LICENSE ./
 RUN cargo build --locked --release --bin tidegate
 
