@@ -93,7 +93,7 @@ fn labels(metric: &Metric) -> Vec<(&'static str, Vec<&'static str>)> {
                     keys.push((key, Vec::new()));
                     keys.len() - 1
                 });
-                if let Label::Word(word) = label
+                if let Label::Str(word) = label
                     && !keys[at].1.contains(&word)
                 {
                     keys[at].1.push(word);
@@ -149,7 +149,7 @@ fn ours(metric: &Metric) -> String {
             }
             let mut text = format!("`{}`", other.name);
             source.labels.each(index, |key, label| {
-                if let Label::Word(word) = label {
+                if let Label::Str(word) = label {
                     text.push_str(&format!(", `{key}` is `{word}`"));
                 }
             });

@@ -25,6 +25,16 @@ pub enum Number {
     Double(f64),
 }
 
+impl Number {
+    /// As a double.
+    pub fn as_f64(self) -> f64 {
+        match self {
+            Number::Int(n) => n as f64,
+            Number::Double(n) => n,
+        }
+    }
+}
+
 /// What a point is of. Whatever it means to who makes it, two points of a request have different keys.
 pub type Key = u64;
 
@@ -44,9 +54,9 @@ pub struct Point {
 pub enum Kind {
     /// A gauge.
     Gauge,
-    /// A cumulative sum that goes up and down.
+    /// A cumulative sum that goes up and down: flags, sizes.
     UpDown,
-    /// A cumulative sum that only grows.
+    /// A cumulative sum that only grows. It begins anew when a value is lower than the one before.
     Counter,
 }
 
@@ -109,7 +119,6 @@ struct Slot {
     key: Key,
     /// Where the fixed fields begin in the request: the start time of counters, then the time, then the value.
     at: usize,
-    counter: bool,
     last: f64,
     start: u64,
     /// The field of its metric in `heads`, and its attributes, for the point that says it is gone.
@@ -190,12 +199,13 @@ impl Template {
     /// Writes values and times over the last ones.
     fn patch(&mut self, points: &[Point], time: u64) {
         for (slot, point) in self.slots.iter_mut().zip(points) {
-            let (tag, bits, now) = match point.value {
-                Number::Int(n) => (INT, n as u64, n as f64),
-                Number::Double(n) => (DOUBLE, n.to_bits(), n),
+            let (tag, bits) = match point.value {
+                Number::Int(n) => (INT, n as u64),
+                Number::Double(n) => (DOUBLE, n.to_bits()),
             };
+            let now = point.value.as_f64();
             let mut at = slot.at;
-            if slot.counter {
+            if slot.kind == Kind::Counter {
                 if point.start != 0 {
                     slot.start = point.start;
                 } else if slot.start == 0 || now < slot.last {
@@ -285,7 +295,6 @@ impl Template {
                 let slot = Slot {
                     key: point.key,
                     at: base + start,
-                    counter,
                     last,
                     start: began,
                     head: metric_at..metric_at + head_len,
@@ -325,7 +334,7 @@ impl Template {
             let mut data = Vec::new();
             for slot in same {
                 let mut point = Vec::new();
-                if slot.counter {
+                if slot.kind == Kind::Counter {
                     put_tag(&mut point, 2, 1);
                     point.extend_from_slice(&slot.start.min(time).to_le_bytes());
                 }

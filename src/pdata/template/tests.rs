@@ -1,3 +1,5 @@
+//! Requests of random points, one after the other, against what a plain model says.
+
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;

@@ -9,21 +9,14 @@ mod devices;
 mod node;
 
 use super::model::{Reading, Value};
+use crate::pdata::template::Attribute;
 
 pub use compat::{DCGM, LEGACY};
 pub use devices::DEVICES;
 pub use node::NODE;
 
 /// What kind of metric it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// A gauge.
-    Gauge,
-    /// A sum that goes up and down: flags, sizes.
-    UpDown,
-    /// A cumulative sum that only grows. It begins anew when a value is lower than the one before.
-    Counter,
-}
+pub use crate::pdata::template::Kind as Shape;
 
 /// Which attributes say what a point is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,27 +266,27 @@ impl Labels {
     pub fn each(self, index: u16, mut put: impl FnMut(&'static str, Label)) {
         let at = usize::from(index);
         let word = |words: &'static [&'static str], at: usize| {
-            Label::Word(words.get(at).copied().unwrap_or_default())
+            Label::Str(words.get(at).copied().unwrap_or_default())
         };
         match self {
             Labels::None | Labels::Only(_) => {}
-            Labels::Is(key, value) => put(key, Label::Word(value)),
+            Labels::Is(key, value) => put(key, Label::Str(value)),
             Labels::Word(key, words) => put(key, word(words, at)),
             Labels::WordIn(key, words, other, value) => {
                 put(key, word(words, at));
-                put(other, Label::Word(value));
+                put(other, Label::Str(value));
             }
             Labels::Rows(first, second, rows) => {
                 let row = rows.get(at).copied().unwrap_or_default();
                 for (key, value) in [(first, row[0]), (second, row[1])] {
                     if !value.is_empty() {
-                        put(key, Label::Word(value));
+                        put(key, Label::Str(value));
                     }
                 }
             }
-            Labels::Number(key) => put(key, Label::Number(index.into())),
+            Labels::Number(key) => put(key, Label::Int(index.into())),
             Labels::NumberAndWord(number, key, words) => {
-                put(number, Label::Number((at / words.len().max(1)) as i64));
+                put(number, Label::Int((at / words.len().max(1)) as i64));
                 put(key, word(words, at % words.len().max(1)));
             }
             Labels::TwoWords(first, firsts, second, seconds) => {
@@ -305,13 +298,7 @@ impl Labels {
 }
 
 /// The value of an attribute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Label {
-    /// A string.
-    Word(&'static str),
-    /// An integer.
-    Number(i64),
-}
+pub type Label = Attribute<'static>;
 
 const fn read(reading: Reading) -> From {
     From { origin: Origin::Read(reading), scale: Scale::One, labels: Labels::None }

@@ -5,7 +5,7 @@
 //! worker's thread, and what it must not take is a deadline of the worker's.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
@@ -16,7 +16,7 @@ use super::emit::{Common, Emit, Thing};
 use super::events::{Events, Log, Scene};
 use super::health::Health;
 use super::holders::{Evidence, Holder, Owner, Share};
-use super::model::{Driver, Event, EventKind, Factory, Inventory, Report, State};
+use super::model::{Event, EventKind, Factory, Inventory, Report, State, unix_nanos};
 use super::outbox::Outbox;
 use super::pods::{Claim, Pods, Told};
 use super::simulate::Schedule;
@@ -54,7 +54,6 @@ pub struct Collector {
     emit: Emit,
     events: Events,
     health: Health,
-    driver: Arc<Driver>,
     inventory: Option<Inventory>,
     /// Of this receiver's counters, in nanoseconds since 1970.
     start: u64,
@@ -116,7 +115,6 @@ impl Collector {
             emit: Emit::new(Table::new(config.legacy_names, config.dcgm_names), common),
             events: Events::default(),
             health: Health::new(&id, config.required, &metrics),
-            driver: Arc::default(),
             inventory: None,
             start: unix_nanos(),
             read_errors: Default::default(),
@@ -170,7 +168,6 @@ impl Collector {
         let (collected, ()) = tokio::join!(self.worker.collect(open), self.pods.refresh(began));
         if let Some(inventory) = collected.opened {
             self.health.opened(&inventory);
-            self.driver = inventory.driver.clone();
             self.inventory = Some(inventory);
             self.resource = self.resource();
         }
@@ -202,13 +199,14 @@ impl Collector {
     }
 
     fn emit_devices(&mut self, reports: &[Report]) {
+        let driver = self.inventory.as_ref().map(|inventory| inventory.driver.clone()).unwrap_or_default();
         for report in reports {
             self.emit.report(report);
             let device = Thing::Device(report.identity.clone());
             if report.state != State::Asleep {
                 self.emit.made(Made::Up, &device, report.state == State::Readable);
             }
-            let info = Thing::Info(report.identity.clone(), self.driver.clone());
+            let info = Thing::Info(report.identity.clone(), driver.clone());
             self.emit.made(Made::Info, &info, true);
             for mig in &report.mig {
                 let thing = Thing::MigInfo(report.identity.clone(), mig.identity.clone());
@@ -370,12 +368,12 @@ impl Collector {
             ("service.instance.id", Attribute::Str(&self.node)),
             ("host.name", Attribute::Str(&self.node)),
         ];
-        if self.inventory.is_some() {
-            if !self.driver.version.is_empty() {
-                attributes.push(("nvidia.driver.version", Attribute::Str(&self.driver.version)));
+        if let Some(Inventory { driver, .. }) = &self.inventory {
+            if !driver.version.is_empty() {
+                attributes.push(("nvidia.driver.version", Attribute::Str(&driver.version)));
             }
             for (key, version) in
-                [("nvidia.cuda.version", &self.driver.cuda), ("nvidia.nvml.version", &self.driver.nvml)]
+                [("nvidia.cuda.version", &driver.cuda), ("nvidia.nvml.version", &driver.nvml)]
             {
                 if let Some(version) = version {
                     attributes.push((key, Attribute::Str(version)));
@@ -391,11 +389,6 @@ impl Collector {
 /// The one that there is, if it is one.
 fn only(holders: Vec<Arc<Holder>>) -> Option<Arc<Holder>> {
     <[Arc<Holder>; 1]>::try_from(holders).ok().map(|[holder]| holder)
-}
-
-fn unix_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    since.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

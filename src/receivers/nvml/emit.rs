@@ -13,12 +13,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use super::accounts::{Payer, Row};
-use super::catalogue::{Label, Made, Row as TableRow, Shape, Table, Who};
+use super::catalogue::{Made, Row as TableRow, Table, Who};
 use super::config::GpuId;
 use super::holders::Holder;
 use super::model::{Driver, Identity, MigIdentity, Process, ProcessKind, Report, Sample, Value};
 use crate::pdata::template::{
-    Attribute, Describe, Head, Key, Kind, Number, Point, Rendered, Template, put_point_attribute,
+    Attribute, Describe, Head, Key, Kind, Point, Rendered, Template, put_point_attribute,
 };
 
 /// How many numbers of things that are gone are kept beyond those in use.
@@ -154,7 +154,7 @@ impl Emit {
         let thing = self.things.number(thing);
         for (number, row) in self.table.made(made) {
             if row.from.labels.takes(index) {
-                let value = as_number(row.from.scale.apply(value));
+                let value = row.from.scale.apply(value);
                 self.points.push(Point { key: key(number, index, thing), value, start });
             }
         }
@@ -164,7 +164,7 @@ impl Emit {
 #[inline]
 fn put(points: &mut Vec<Point>, number: u16, row: &TableRow, thing: u32, sample: Sample) {
     if row.from.labels.takes(sample.index) {
-        let value = as_number(row.from.scale.apply(sample.value));
+        let value = row.from.scale.apply(sample.value);
         points.push(Point { key: key(number, sample.index, thing), value, start: 0 });
     }
 }
@@ -177,14 +177,6 @@ fn key(row: u16, index: u16, thing: u32) -> Key {
 
 fn parts(key: Key) -> (u16, u16, u32) {
     ((key >> 48) as u16, (key >> 32) as u16, key as u32)
-}
-
-#[inline]
-fn as_number(value: Value) -> Number {
-    match value {
-        Value::Int(n) => Number::Int(n),
-        Value::Double(n) => Number::Double(n),
-    }
 }
 
 /// Numbers of things.
@@ -252,11 +244,7 @@ impl Describe for Names<'_> {
             name: metric.map_or("", |metric| metric.name),
             unit: metric.map_or("", |metric| metric.unit),
             description: metric.map_or("", |metric| metric.about),
-            kind: metric.map_or(Kind::Gauge, |metric| match metric.shape {
-                Shape::Gauge => Kind::Gauge,
-                Shape::UpDown => Kind::UpDown,
-                Shape::Counter => Kind::Counter,
-            }),
+            kind: metric.map_or(Kind::Gauge, |metric| metric.shape),
         }
     }
 
@@ -280,10 +268,7 @@ impl Describe for Names<'_> {
             other => self.own(row.from.origin, other, &mut put),
         }
         if metric.who != Who::Fan {
-            row.from.labels.each(index, |key, label| match label {
-                Label::Word(word) => put.text(key, word),
-                Label::Number(number) => put.number(key, number),
-            });
+            row.from.labels.each(index, |key, label| put_point_attribute(put.0, key, label));
         }
     }
 }

@@ -8,30 +8,13 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 
 pub use super::reading::{Group, Groups, Reading};
-
-/// A number as the driver gives it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value {
-    /// Counts, bytes, degrees, flags.
-    Int(i64),
-    /// Means and ratios.
-    Double(f64),
-}
-
-impl Value {
-    /// As a double.
-    pub fn as_f64(self) -> f64 {
-        match self {
-            Value::Int(n) => n as f64,
-            Value::Double(n) => n,
-        }
-    }
-}
+/// A number as the driver gives it: counts, bytes, degrees and flags are integers, means and ratios doubles.
+pub use crate::pdata::template::Number as Value;
 
 macro_rules! int_values {
     ($($ty:ty),*) => { $( impl From<$ty> for Value {
@@ -413,6 +396,12 @@ impl EventSink {
     pub fn close(&self) {
         self.open.store(false, Ordering::Release);
     }
+}
+
+/// The time in nanoseconds since 1970.
+pub(super) fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Makes a source that puts its events there.

@@ -50,8 +50,6 @@ pub struct Accounts {
     payers: Payers,
     rows: Rows,
     devices: Vec<Device>,
-    /// Grows with each change of what devices there are.
-    generation: u64,
     wall: u64,
     stale: Counter,
     crowded: Counter,
@@ -98,7 +96,6 @@ impl Accounts {
             payers,
             rows: Rows::default(),
             devices: Vec::new(),
-            generation: 0,
             wall: 0,
             stale: evicted("stale"),
             crowded: evicted("limit"),
@@ -130,13 +127,11 @@ impl Accounts {
         let keep = KEEP.max(interval.saturating_mul(LONGEST + 1));
         self.stale.add(self.rows.forget(now, keep) as u64);
         for device in &mut self.devices {
-            let shown = now.saturating_duration_since(device.last) <= keep;
-            self.generation += u64::from(shown != device.shown);
-            device.shown = shown;
+            device.shown = now.saturating_duration_since(device.last) <= keep;
         }
     }
 
-    /// All sums, in an order that stays as it is while [`Accounts::generation`] does.
+    /// All sums. Those that stay keep their order, and new ones come last.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &Row> {
         self.rows.iter()
     }
@@ -163,12 +158,6 @@ impl Accounts {
     /// What prices and costs are in; empty without prices.
     pub fn currency(&self) -> &str {
         self.prices.as_ref().map_or("", |prices| &prices.currency)
-    }
-
-    /// Grows whenever a row, a device or a price comes or goes, or a row begins to have a value that it had not. What was
-    /// prepared for the rows of one generation serves until the next.
-    pub fn generation(&self) -> u64 {
-        self.rows.generation + self.generation
     }
 
     /// Who pays, for those who need to know of others than rows.
@@ -276,7 +265,6 @@ impl Accounts {
         {
             self.devices.remove(oldest);
         }
-        self.generation += 1;
         self.devices.push(Device {
             uuid: gpu.uuid.clone(),
             model: gpu.name.clone(),

@@ -55,8 +55,6 @@ pub(super) struct Charge {
 pub(super) struct Rows {
     rows: Vec<Row>,
     places: HashMap<(Arc<Payer>, Arc<str>), usize>,
-    /// Grows with each change of what there is, other than of a value.
-    pub(super) generation: u64,
 }
 
 impl Row {
@@ -123,11 +121,9 @@ impl Row {
         Some(self.priced.iter().map(|(price, time)| price * (*time as f64 / (WHOLE as f64 * 3.6e12))).sum())
     }
 
-    /// Adds up; tells whether there is now a value of a kind that there was not.
-    fn add(&mut self, charge: Charge) -> bool {
+    fn add(&mut self, charge: Charge) {
         let Charge { nanos, millijoules, part, busy, price } = charge;
         let of = |amount: u64, part: u64| u128::from(amount) * u128::from(part);
-        let before = (self.busy.is_some(), self.energy.is_some(), self.priced.is_empty());
         self.allocated += of(nanos, part);
         if let Some(busy) = busy {
             *self.busy.get_or_insert(0) += of(nanos, busy);
@@ -141,7 +137,6 @@ impl Row {
                 None => self.priced.push((price, of(nanos, part))),
             }
         }
-        before != (self.busy.is_some(), self.energy.is_some(), self.priced.is_empty())
     }
 }
 
@@ -162,7 +157,7 @@ impl Rows {
         let key = (payer, gpu.uuid.clone());
         if let Some(row) = self.places.get(&key).and_then(|place| self.rows.get_mut(*place)) {
             row.advanced = now;
-            self.generation += u64::from(row.add(charge));
+            row.add(charge);
             return 0;
         }
         let gone = if self.rows.len() < MOST_ROWS { 0 } else { self.make_room() };
@@ -180,7 +175,6 @@ impl Rows {
         row.add(charge);
         self.places.insert(key, self.rows.len());
         self.rows.push(row);
-        self.generation += 1;
         gone
     }
 
@@ -217,7 +211,6 @@ impl Rows {
         self.places.clear();
         let places = self.rows.iter().enumerate();
         self.places.extend(places.map(|(at, row)| ((row.payer.clone(), row.gpu.clone()), at)));
-        self.generation += 1;
         before - self.rows.len()
     }
 }

@@ -1,3 +1,5 @@
+//! The table of metrics: names and labels are unique, readings find their rows, scales and labels.
+
 use std::collections::HashSet;
 
 use super::*;
@@ -59,8 +61,8 @@ fn labels() {
         if labels.takes(index) {
             labels.each(index, |key, label| {
                 out.push(match label {
-                    Label::Word(word) => format!("{key}={word}"),
-                    Label::Number(n) => format!("{key}={n}"),
+                    Label::Str(word) => format!("{key}={word}"),
+                    Label::Int(n) => format!("{key}={n}"),
                 });
             });
         }

@@ -1,3 +1,5 @@
+//! Collections and what is told between them, at the pipelines' end.
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nvml_wrapper::Nvml;
@@ -16,7 +16,7 @@ use nvml_wrapper::error::NvmlError;
 use super::errors::{self, Class};
 use super::raw::{self, EventSet, Handle, RawEvent};
 use crate::pipeline::runtime::Supervisor;
-use crate::receivers::nvml::model::{Event, EventKind, EventSink};
+use crate::receivers::nvml::model::{Event, EventKind, EventSink, unix_nanos};
 
 /// How long one wait takes at most.
 const WAIT_MS: u32 = 1000;
@@ -132,7 +132,7 @@ impl Thread {
                         continue;
                     }
                 }
-                Err(error) => tracing::debug!(%error, "events cannot be waited for now"),
+                Err(error) => tracing::debug!(%error, "events cannot be waited for; it is tried again"),
             }
             if self.shared.rebuild.load(Ordering::Acquire) {
                 continue;
@@ -196,7 +196,7 @@ impl Thread {
         self.waiting.push_back(Event {
             uuid: Arc::clone(&device.uuid),
             kind,
-            time: now(),
+            time: unix_nanos(),
             gpu_instance: event.gpu_instance,
             compute_instance: event.compute_instance,
         });
@@ -289,11 +289,6 @@ fn kind_of(bits: u64, data: u64) -> EventKind {
         bits if bits & MIG_CHANGE != 0 => EventKind::MigChange,
         bits => EventKind::Other(bits),
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! What becomes of requests that are refused, rejected, too many, or late; time is paused.
+
 use std::collections::HashMap;
 
 use bytes::Bytes;

@@ -1,3 +1,5 @@
+//! Who holds which GPU: the rules by table, and that parts add up whatever comes.
+
 use super::*;
 use crate::receivers::nvml::model::{MigReport, ProcessKind, Sample, Value};
 

@@ -8,7 +8,7 @@ mod device;
 mod schedule;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 pub use schedule::Schedule;
 
@@ -16,6 +16,7 @@ use self::device::Device;
 use super::config::SimulateConfig;
 use super::model::{
     Closed, Driver, Event, EventKind, EventSink, Glance, Groups, Inventory, Reading, Report, Source, Value,
+    unix_nanos,
 };
 
 /// What the driver says of itself.
@@ -101,11 +102,6 @@ impl Source for Simulated {
     }
 
     fn close(&mut self) {}
-}
-
-fn unix_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    since.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
+//! Simulated GPUs stay plausible, and the same seed shows the same.
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 

@@ -1,3 +1,5 @@
+//! The driver's thread over a source that reads, hangs, ends or panics as it is told.
+
 use std::sync::Mutex;
 
 use crossbeam_channel::unbounded;

@@ -391,12 +391,12 @@ proptest! {
         let mut before: BTreeMap<Key, ([f64; 4], u128)> = BTreeMap::new();
         // Everything ever added, for each device.
         let mut given = [0u128; DEVICES];
-        let mut generation = 0;
+        let mut order: Vec<Key> = Vec::new();
         for step in steps {
             if let Some(tariff) = step.restart {
                 rig = Rig { now: rig.now, wall: rig.wall, ..start(TARIFFS[tariff]) };
                 model = fresh(TARIFFS[tariff]);
-                (before, given, generation) = (BTreeMap::new(), [0; DEVICES], 0);
+                (before, given, order) = (BTreeMap::new(), [0; DEVICES], Vec::new());
             }
             rig.now += Duration::from_nanos(step.nanos);
             rig.wall = (rig.wall + step.nanos).checked_add_signed(step.set * SECOND as i64).unwrap();
@@ -426,9 +426,10 @@ proptest! {
                 prop_assert!(after.insert(key, (sums, row.allocated)).is_none(), "a row twice");
             }
             prop_assert_eq!(after.len(), expected.len());
-            let same_rows = before.keys().eq(after.keys());
-            prop_assert!(same_rows || rig.accounts.generation() != generation);
-            generation = rig.accounts.generation();
+            let now: Vec<Key> = rig.accounts.rows().map(key).collect();
+            order.retain(|key| now.contains(key));
+            prop_assert!(now.starts_with(&order), "{order:?} became {now:?}");
+            order = now;
             before = after;
 
             for (device, given) in given.iter().enumerate() {
